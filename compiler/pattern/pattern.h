@@ -1,0 +1,74 @@
+/* Patterns: which (query, key) pairs attention keeps, and their exact cover by tiles.
+ *
+ * A pattern is a symbolic value: primitives on positions joined by &, | and -. It has no length of its own; a cover is made
+ * for given numbers of queries and keys. Nothing here ever holds an object proportional to queries * keys. */
+#ifndef HD_PATTERN_H
+#define HD_PATTERN_H
+
+#include "../base/base.h"
+
+typedef enum hd_pattern_kind {
+    HD_PATTERN_FULL,        /* every pair */
+    HD_PATTERN_CAUSAL,      /* j <= i */
+    HD_PATTERN_WINDOW,      /* i - left <= j <= i + right */
+    HD_PATTERN_STRIDE,      /* (i - j) mod stride == 0 */
+    HD_PATTERN_AND, HD_PATTERN_OR, HD_PATTERN_MINUS     /* of a and b */
+} hd_pattern_kind;
+
+typedef struct hd_pattern {
+    hd_pattern_kind kind;
+    int64_t left, right;            /* window: keys before and after the query's own */
+    int64_t stride;
+    const struct hd_pattern *a, *b;
+    hd_where where;
+} hd_pattern;
+
+bool hd_pattern_keeps(const hd_pattern *, int64_t i, int64_t j);
+/* Fails at pattern->where for parameters that make no sense (window without keys, stride < 1). */
+void hd_pattern_validate(const hd_pattern *);
+/* Keys of row i below `keys`, ascending, as progressions (start, step, count). Returns their number; list in the arena. */
+typedef struct hd_progression { int64_t start, step, count; } hd_progression;
+int hd_pattern_row(const hd_pattern *, int64_t i, int64_t keys, hd_progression **list);
+int64_t hd_pattern_kept_pairs(const hd_pattern *, int64_t queries, int64_t keys);
+int64_t hd_pattern_empty_rows(const hd_pattern *, int64_t queries, int64_t keys);
+bool hd_pattern_causal(const hd_pattern *, int64_t queries, int64_t keys);   /* no kept pair has j > i */
+char *hd_pattern_text(const hd_pattern *);                       /* "causal & (window of 64 keys | stride 64)" */
+bool hd_pattern_equal(const hd_pattern *, const hd_pattern *);
+
+/* The cover. A family is a loop over `groups`; group g pairs a progression of queries with a progression of keys:
+ *      query t at position q_start(g) + q_step*t,  t >= 0, position < min(q_end(g), queries)
+ *      key   u at position k_start(g) + k_step*u,  u >= 0, position < min(k_end(g), keys)
+ * and query t keeps the keys u of one interval
+ *      max(0, lo(g) + floor(t*lo_mul/lo_div)) <= u < min(key count, hi(g) + floor(t*hi_mul/hi_div))
+ * A full tile has lo 0 and hi HD_ALL_KEYS; a diagonal hi_mul = hi_div = 1; a staircase of chunks hi_div = chunk.
+ * value(g) = base + per_group * g. Starts are never negative. Intervals never shrink or move backwards as t grows
+ * (lo_mul, hi_mul >= 0): a tile of neighbouring queries needs the keys from the first row's lo to the last row's hi. */
+#define HD_ALL_KEYS INT64_MAX / 4
+typedef struct hd_affine { int64_t base, per_group; } hd_affine;
+typedef struct hd_family {
+    int64_t groups;
+    hd_affine q_start, q_end, k_start, k_end;
+    int64_t q_step, k_step;
+    hd_affine lo, hi;
+    int64_t lo_mul, lo_div, hi_mul, hi_div;
+    int64_t kept_pairs;              /* over all groups */
+    const char *what;                /* "window of 64 keys", "columns of stride 64": for comments and pictures */
+} hd_family;
+
+/* One group with its counts clipped to the lengths. */
+typedef struct hd_group { int64_t q_start, q_step, q_count, k_start, k_step, k_count, lo, hi; } hd_group;
+
+typedef struct hd_cover {
+    int64_t queries, keys;
+    int families; hd_family *family;     /* family 0 is home: its groups list every query row exactly once (possibly with an empty interval) and it normalises, last */
+    int64_t kept_pairs, empty_rows;
+} hd_cover;
+
+/* Disjoint and exact: each kept pair in exactly one family. Fails at the pattern's line if it is too irregular. */
+hd_cover *hd_cover_make(const hd_pattern *, int64_t queries, int64_t keys);
+hd_group hd_family_group(const hd_cover *, const hd_family *, int64_t group);
+/* Interval [*first, *last) of key indices of query index t of a group; empty: *first >= *last. */
+void hd_group_interval(const hd_family *, const hd_group *, int64_t t, int64_t *first, int64_t *last);
+void hd_cover_print(const hd_cover *, hd_text *);
+
+#endif

@@ -1,0 +1,11 @@
+/* A thread pool behind hd_threads: workers spin briefly, then yield, then sleep, so that steps a few microseconds long
+ * run at full speed on an idle machine and more threads than cores are never slower than one thread.
+ * hd_pool_new returns NULL (errno set) when threads or memory are missing. count >= 1. */
+#ifndef HD_POOL_H
+#define HD_POOL_H
+#include "hd_core.h"
+typedef struct hd_pool hd_pool;
+hd_pool *hd_pool_new(int count);
+const hd_threads *hd_pool_threads(hd_pool *);
+void hd_pool_free(hd_pool *);
+#endif
