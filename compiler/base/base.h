@@ -28,6 +28,8 @@ _Noreturn void hd_fail(hd_where where, const char *format, ...) __attribute__((f
 void hd_warn(hd_where where, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Called by hd_fail, newest first: temporary files and half-made outputs are removed here. */
 void hd_on_failure(void (*undo)(void *), void *argument);
+/* Called by a forked child first: its hd_fail ends it by _exit and leaves the clean-ups to the parent. */
+void hd_set_child(void);
 
 /* Appends `item` to an arena array that doubles: HD_PUSH(list->item, list->count, list->capacity, x). */
 void *hd_grow(void *items, int count, int *capacity, size_t item_bytes);

@@ -110,6 +110,7 @@ typedef struct hd_graph {
     int64_t length, vocab, batch;          /* language models; 0 elsewhere. batch: compiled micro-batch */
     int configs; struct { const char *key; const char *value; } config[64];  /* resolved hd.config, for info */
     int blocks, streams;                   /* counters of recompute groups and dropout streams */
+    const char *scope; int block;          /* what hd_graph_add gives new nodes as name (so that errors can quote it) and block */
 } hd_graph;
 
 /* A row of ops.def, with its functions. */

@@ -1,0 +1,35 @@
+/* Kernel instances: a template with its parameters, made once however many steps use it.
+ *
+ * Parameters are written as the text of a Lua table constructor; that text with the template's name is the instance's
+ * identity. Instances are gathered into files of similar compile cost. */
+#ifndef HD_KERNELS_H
+#define HD_KERNELS_H
+
+#include "../base/base.h"
+#include "../driver/target.h"
+
+typedef struct hd_kernel {
+    const char *template_name;     /* "product": templates/product.c.tmpl */
+    const char *name;              /* C function, with the model's prefix */
+    const char *parameters;        /* Lua table fields, without name and vl */
+    const char *signature;         /* "const hd_run *run, int rows, const float *a, ..." */
+    int64_t local_bytes;           /* per thread */
+    const char *comment;           /* where it is used first */
+} hd_kernel;
+
+typedef struct hd_kernels {
+    const char *prefix;            /* model name */
+    const hd_target *target;
+    int count, capacity; hd_kernel **kernel;
+} hd_kernels;
+
+/* The instance of these parameters, shared if it exists. `coordinates` becomes part of the name: "2048x384x128_bias". */
+hd_kernel *hd_kernel_get(hd_kernels *, const char *template_name, const char *coordinates, const char *signature,
+                         const char *parameters, int64_t local_bytes, const char *comment);
+
+/* Expands templates by templates/NAME.c.tmpl in `folder`. Opens one Lua state for all. */
+typedef struct hd_expander hd_expander;
+hd_expander *hd_expander_new(const char *template_folder, const char *library_folder);
+char *hd_kernel_text(hd_expander *, const hd_kernels *, const hd_kernel *);
+
+#endif

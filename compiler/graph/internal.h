@@ -1,0 +1,24 @@
+/* What the files of the graph core share: prototypes of the functions that rows of ops.def name, and shape helpers. */
+#ifndef HD_GRAPH_INTERNAL_H
+#define HD_GRAPH_INTERNAL_H
+
+#include "graph.h"
+
+/* A rule serves several rows, so its prototype appears several times, which C allows. `none` becomes a function nobody
+ * defines or uses: ops.c turns it into NULL. */
+#define HD_OP(name, inputs, results, shape, eval, gradient, lowering, flops) \
+    void shape_##shape(hd_node *); \
+    void eval_##eval(hd_eval *, const hd_node *) __attribute__((weak)); \
+    void grad_##gradient(hd_graph *, hd_node *, hd_node **, hd_node **) __attribute__((weak));
+#include "ops.def"
+
+/* "a" and "b", "q", "k" and "v", ...: what messages call input i of an op; NULL where there is nothing better than its number. */
+const char *hd_operand_name(hd_op, int i);
+/* The same input may be i32 (ids, random state) in this op. */
+bool hd_operand_is_i32(hd_op, int i);
+/* Fails with "where: op "name": message". */
+_Noreturn void hd_node_fail(const hd_node *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* NumPy's rule; false when the sizes of some axis differ and neither is 1. */
+bool hd_broadcast(const hd_shape *a, const hd_shape *b, hd_shape *out);
+
+#endif

@@ -1,0 +1,60 @@
+/* Lowering one entry: shared by lower.c (memory, views, elementwise groups) and lower_ops.c (one function per kernel op). */
+#ifndef HD_LOWER_H
+#define HD_LOWER_H
+
+#include "fuse.h"
+#include "../emit/kernels.h"
+
+typedef struct hd_lowering {
+    const hd_graph *graph;
+    const hd_entry *entry;
+    const hd_target *target;
+    hd_kernels *kernels;
+    hd_fusion *fusion;
+    hd_program *program;
+    const int64_t *weight_offset;
+    int64_t weights_bytes;
+    hd_view *view;             /* by node id; buffer NULL: not made yet */
+    hd_buffer **pinned;        /* by node id: memory the value must be written to (entry outputs, gradients, pieces of a concat) */
+    hd_view *pinned_view;      /* by node id, with pinned: where in it */
+    int packs, pack_capacity; struct hd_pack { hd_view of; bool transposed; int nr; hd_view packed; } *pack;
+    int64_t rows_batch, rows_length;
+} hd_lowering;
+
+/* The C text of a step's elementwise part: declarations of operands and the lines run for each vector. */
+typedef struct hd_epilogue {
+    hd_text lines;                       /* a Lua list: { "hd_f v3 = ...;", ... } */
+    hd_text signature;                   /* ", const float *e0, float *e1" */
+    int operands; hd_argument operand[32];
+    double flops, bytes;
+    hd_text coordinates;                 /* "bias_gelu" for the kernel's name */
+} hd_epilogue;
+
+hd_buffer *hd_lower_buffer(hd_lowering *, int64_t bytes, const char *what);
+hd_view hd_view_dense(hd_buffer *, const hd_shape *);
+bool hd_view_is_dense(const hd_view *);
+/* The view seen as a matrix [rows][cols] with unit column stride; *ld is the row stride. False where it cannot be. */
+bool hd_view_matrix(const hd_view *, int64_t rows, int64_t cols, int64_t *ld);
+/* Where the value of n lies; makes copies and constants as needed. */
+hd_view hd_lower_view(hd_lowering *, hd_node *n);
+hd_view hd_lower_dense(hd_lowering *, hd_node *n);                      /* likewise, contiguous */
+hd_view hd_lower_matrix(hd_lowering *, hd_node *n, int64_t rows, int64_t cols, int64_t *ld);
+/* Memory for a value the current step makes: pinned memory or a new buffer. */
+hd_view hd_lower_output(hd_lowering *, hd_node *n);
+hd_view hd_lower_result(hd_lowering *, hd_node *n, int index);          /* result k >= 1 of n, whether or not anyone reads it */
+
+/* Text and operands of a group's elementwise nodes; acc: the root whose value is `acc`, or NULL. flat: iterate over one long row. */
+void hd_map_text(hd_lowering *, const hd_fused *, bool flat, hd_epilogue *);
+
+hd_step *hd_step_new(const char *label, hd_where where);
+void hd_step_text(hd_step *, const char *text);
+void hd_step_view(hd_step *, const char *type, hd_view view, bool writes);
+void hd_step_operands(hd_step *, const hd_epilogue *);
+void hd_lower_push(hd_lowering *, hd_step *);
+const char *hd_rows_text(const hd_lowering *, int64_t rows);            /* "rows" where the entry limits them, else the number */
+
+void hd_lower_root(hd_lowering *, const hd_fused *);                    /* lower_ops.c */
+void hd_lower_copy(hd_lowering *, const hd_view *from, const hd_view *to, const char *label, hd_where where);   /* lower_ops.c */
+void hd_lower_map_step(hd_lowering *, const hd_epilogue *, int64_t rows, int64_t cols, const char *label, hd_where where);
+
+#endif

@@ -1,0 +1,58 @@
+/* From a graph to a program: what the passes hand to one another.
+ *
+ *   hd_simplify      graph -> graph      rewrites, common subexpressions
+ *   hd_lower_entry   entry -> program    fusion into steps, views instead of copies, kernels chosen, buffers with lifetimes
+ *   hd_plan          program             offsets for scratch buffers, beside the lower bound
+ *
+ * A program is a straight list of steps; a step is one kernel call. Nothing here knows of C text except the kernels'
+ * names and parameters (emit/kernels.h). */
+#ifndef HD_PASSES_H
+#define HD_PASSES_H
+
+#include "../graph/graph.h"
+#include "../driver/target.h"
+
+typedef enum hd_area { HD_AREA_SCRATCH, HD_AREA_WEIGHTS, HD_AREA_GRADIENTS, HD_AREA_MOMENT_1, HD_AREA_MOMENT_2, HD_AREA_ARGUMENT } hd_area;
+
+/* A piece of memory. Weights, gradients and moments of one tensor lie at the same offset of their areas. */
+typedef struct hd_buffer {
+    hd_area area;
+    int64_t bytes, offset;         /* bytes; offset is set by hd_plan for scratch, by hd_weight_offsets for areas */
+    int argument;                  /* area argument: index among the entry's inputs, then outputs */
+    int first, last;               /* scratch: steps that write it first and touch it last */
+    struct hd_buffer *same;        /* scratch: lies exactly on this buffer, which dies where this one is born; or NULL */
+    const char *what;              /* for dumps */
+} hd_buffer;
+
+/* A tensor somewhere in a buffer: element offset and element strides; the dtype is the node's. */
+typedef struct hd_view { hd_buffer *buffer; int64_t offset; hd_shape shape; int64_t stride[HD_MAX_RANK]; } hd_view;
+
+typedef struct hd_argument { const char *type; const char *text; hd_view view; bool writes; } hd_argument;   /* text: literal C, else the view's address */
+
+struct hd_kernel;
+typedef struct hd_step {
+    struct hd_kernel *kernel;
+    int arguments; hd_argument argument[40];
+    const char *label;             /* "h.0.qkv: [2048,384] = [2048,128] x [384,128]^T + bias" */
+    hd_where where;
+    double flops, bytes;
+} hd_step;
+
+typedef struct hd_program {
+    const hd_graph *graph;
+    const hd_entry *entry;
+    int steps, step_capacity; hd_step *step;
+    int buffers, buffer_capacity; hd_buffer **buffer;
+    int64_t scratch_bytes, local_bytes, lower_bound_bytes;
+    bool row_limited;              /* takes `sequences` and `used` and computes only those rows */
+} hd_program;
+
+void hd_simplify(hd_graph *);
+/* Offsets of all weights in their area, in graph order, 64-byte aligned; returns the area's bytes. */
+int64_t hd_weight_offsets(const hd_graph *, int64_t *offset_of_node);
+struct hd_kernels;
+hd_program *hd_lower_entry(const hd_graph *, const hd_entry *, const hd_target *, struct hd_kernels *, const int64_t *weight_offset, int64_t weights_bytes);
+void hd_plan(hd_program *);
+void hd_program_print(const hd_program *, hd_text *);
+
+#endif

@@ -1,0 +1,255 @@
+/* Patterns as predicates, sets of differences and text. Covers are made in cover.c.
+ *
+ * Questions about a whole pattern (kept pairs, empty rows, causality) are answered from the set of differences d = i - j
+ * that it keeps: one bit for each of the queries + keys - 1 differences, whatever the number of pairs. */
+#include "cover.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TERMS = 1024 };      /* of an expression written out: sharing a term twice counts twice */
+
+static bool is_operator(const hd_pattern *p) { return p->kind >= HD_PATTERN_AND; }
+
+/* (i - j) mod stride is the same set whichever sign C gives the remainder: only zero is asked for. */
+bool hd_pattern_keeps(const hd_pattern *p, int64_t i, int64_t j)
+{
+    switch (p->kind) {
+    case HD_PATTERN_FULL:   return true;
+    case HD_PATTERN_CAUSAL: return j <= i;
+    case HD_PATTERN_WINDOW: return i - p->left <= j && j <= i + p->right;
+    case HD_PATTERN_STRIDE: return (i - j) % p->stride == 0;
+    case HD_PATTERN_AND:    return hd_pattern_keeps(p->a, i, j) && hd_pattern_keeps(p->b, i, j);
+    case HD_PATTERN_OR:     return hd_pattern_keeps(p->a, i, j) || hd_pattern_keeps(p->b, i, j);
+    case HD_PATTERN_MINUS:  return hd_pattern_keeps(p->a, i, j) && !hd_pattern_keeps(p->b, i, j);
+    }
+    assert(!"a pattern kind without a predicate");
+    return false;
+}
+
+static void validate(const hd_pattern *p, int *terms)
+{
+    if (++*terms > MAX_TERMS)
+        hd_fail(p->where, "pattern has more than %d terms when written out; join windows and strides into fewer terms", MAX_TERMS);
+    switch (p->kind) {
+    case HD_PATTERN_FULL: case HD_PATTERN_CAUSAL: return;
+    case HD_PATTERN_WINDOW:
+        if (p->left < -HD_ALL_KEYS || p->left > HD_ALL_KEYS || p->right < -HD_ALL_KEYS || p->right > HD_ALL_KEYS)
+            hd_fail(p->where, "window: left and right must lie between -2^61 and 2^61");
+        if (p->left + p->right < 0)
+            hd_fail(p->where, "window holds no key (left %" PRId64 ", right %" PRId64 "); keys must be at least 1, left + right at least 0",
+                    p->left, p->right);
+        return;
+    case HD_PATTERN_STRIDE:
+        if (p->stride < 1) hd_fail(p->where, "stride is %" PRId64 "; it must be at least 1", p->stride);
+        return;
+    case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS:
+        validate(p->a, terms);
+        validate(p->b, terms);
+        return;
+    }
+    hd_fail(p->where, "unknown pattern kind %d", (int)p->kind);
+}
+
+void hd_pattern_validate(const hd_pattern *p)
+{
+    int terms = 0;
+    validate(p, &terms);
+}
+
+/* Sets of differences. */
+
+static uint64_t *new_bits(int64_t count, hd_where where)
+{
+    uint64_t *bits = calloc((size_t)(count + 63) / 64 + 1, sizeof *bits);
+    if (!bits) hd_fail(where, "no memory for the %" PRId64 " differences of a pattern; use a shorter length", count);
+    return bits;
+}
+
+/* Sets bits x of [from, to), clipped to [0, count). */
+static void set_range(uint64_t *bits, int64_t count, int64_t from, int64_t to)
+{
+    if (from < 0) from = 0;
+    if (to > count) to = count;
+    if (from >= to) return;
+    int64_t a = from >> 6, b = (to - 1) >> 6;
+    uint64_t head = ~UINT64_C(0) << (from & 63), tail = ~UINT64_C(0) >> (63 - ((to - 1) & 63));
+    if (a == b) { bits[a] |= head & tail; return; }
+    bits[a] |= head;
+    for (int64_t w = a + 1; w < b; w++) bits[w] = ~UINT64_C(0);
+    bits[b] |= tail;
+}
+
+static void fill(const hd_pattern *p, int64_t first, int64_t count, uint64_t *bits)
+{
+    switch (p->kind) {
+    case HD_PATTERN_FULL:   set_range(bits, count, 0, count); return;
+    case HD_PATTERN_CAUSAL: set_range(bits, count, -first, count); return;
+    case HD_PATTERN_WINDOW: set_range(bits, count, -p->right - first, p->left + 1 - first); return;
+    case HD_PATTERN_STRIDE: {
+        int64_t x = -first % p->stride;
+        if (x < 0) x += p->stride;
+        for (; x < count; x += p->stride) bits[x >> 6] |= UINT64_C(1) << (x & 63);
+        return;
+    }
+    case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: break;
+    }
+    uint64_t *other = new_bits(count, p->where);
+    fill(p->a, first, count, bits);
+    fill(p->b, first, count, other);
+    int64_t words = (count + 63) / 64;
+    for (int64_t w = 0; w < words; w++)
+        bits[w] = p->kind == HD_PATTERN_AND ? bits[w] & other[w] : p->kind == HD_PATTERN_OR ? bits[w] | other[w] : bits[w] & ~other[w];
+    free(other);
+}
+
+hd_differences hd_differences_make(const hd_pattern *p, int64_t first, int64_t count)
+{
+    assert(count >= 0);
+    hd_differences set = { first, count, new_bits(count, p->where) };
+    fill(p, first, count, set.bits);
+    return set;
+}
+
+void hd_differences_free(hd_differences *set)
+{
+    free(set->bits);
+    set->bits = NULL;
+}
+
+int64_t hd_differences_next(const hd_differences *set, int64_t x)
+{
+    if (x < 0) x = 0;
+    if (x >= set->count) return set->count;
+    int64_t w = x >> 6, words = (set->count + 63) / 64;
+    uint64_t bits = set->bits[w] & (~UINT64_C(0) << (x & 63));
+    while (!bits) {
+        if (++w == words) return set->count;
+        bits = set->bits[w];
+    }
+    return w * 64 + __builtin_ctzll(bits);
+}
+
+/* Questions. */
+
+static hd_differences all_differences(const hd_pattern *p, int64_t queries, int64_t keys)
+{
+    return hd_differences_make(p, -(keys - 1), queries + keys - 1);
+}
+
+/* Greedy from the left: the next two keys set a step if a third key (or the end of the row) agrees with it. */
+int hd_pattern_row(const hd_pattern *p, int64_t i, int64_t keys, hd_progression **list)
+{
+    int items = 0, capacity = 0;
+    *list = NULL;
+    if (keys < 1) return 0;
+    hd_differences set = hd_differences_make(p, i - (keys - 1), keys);     /* bit x is key keys - 1 - x */
+    /* Walked upwards in j, so downwards in x: mirrored once, so that the walk is the plain one. */
+    hd_differences row = { 0, keys, new_bits(keys, p->where) };
+    for (int64_t x = hd_differences_next(&set, 0); x < keys; x = hd_differences_next(&set, x + 1))
+        row.bits[(keys - 1 - x) >> 6] |= UINT64_C(1) << ((keys - 1 - x) & 63);
+    for (int64_t j = hd_differences_next(&row, 0); j < keys; ) {
+        hd_progression run = { j, 1, 1 };
+        int64_t next = hd_differences_next(&row, j + 1);
+        if (next < keys) {
+            int64_t step = next - j, third = hd_differences_next(&row, next + 1);
+            if (step == 1 || third == keys || third == next + step) {
+                run.step = step;
+                while (next < keys && next == run.start + run.count * step) {
+                    run.count++;
+                    next = hd_differences_next(&row, next + 1);
+                }
+            }
+        }
+        HD_PUSH(*list, items, capacity, run);
+        j = next;
+    }
+    hd_differences_free(&row);
+    hd_differences_free(&set);
+    return items;
+}
+
+int64_t hd_pattern_kept_pairs(const hd_pattern *p, int64_t queries, int64_t keys)
+{
+    if (queries < 1 || keys < 1) return 0;
+    hd_differences set = all_differences(p, queries, keys);
+    int64_t pairs = 0;
+    for (int64_t x = hd_differences_next(&set, 0); x < set.count; x = hd_differences_next(&set, x + 1))
+        pairs += hd_difference_pairs(set.first + x, queries, keys);
+    hd_differences_free(&set);
+    return pairs;
+}
+
+/* Row i has the differences i - (keys - 1) .. i, bits i .. i + keys - 1. */
+int64_t hd_pattern_empty_rows(const hd_pattern *p, int64_t queries, int64_t keys)
+{
+    if (queries < 1) return 0;
+    if (keys < 1) return queries;
+    hd_differences set = all_differences(p, queries, keys);
+    int64_t empty = 0, next = -1;
+    for (int64_t i = 0; i < queries; i++) {
+        if (next < i) next = hd_differences_next(&set, i);
+        empty += next > i + keys - 1;
+    }
+    hd_differences_free(&set);
+    return empty;
+}
+
+bool hd_pattern_causal(const hd_pattern *p, int64_t queries, int64_t keys)
+{
+    if (queries < 1 || keys < 1) return true;
+    hd_differences set = all_differences(p, queries, keys);
+    bool causal = hd_differences_next(&set, 0) >= keys - 1;      /* bit keys - 1 is difference 0 */
+    hd_differences_free(&set);
+    return causal;
+}
+
+/* Text and equality. */
+
+static void window_text(const hd_pattern *p, hd_text *text)
+{
+    if (p->right == 0) hd_text_add(text, "window of %" PRId64 " key%s", p->left + 1, p->left ? "s" : "");
+    else hd_text_add(text, "window of %" PRId64 " keys before and %" PRId64 " after", p->left, p->right);
+}
+
+static void add_text(const hd_pattern *p, hd_text *text)
+{
+    switch (p->kind) {
+    case HD_PATTERN_FULL:   hd_text_add(text, "full"); return;
+    case HD_PATTERN_CAUSAL: hd_text_add(text, "causal"); return;
+    case HD_PATTERN_WINDOW: window_text(p, text); return;
+    case HD_PATTERN_STRIDE: hd_text_add(text, "stride %" PRId64, p->stride); return;
+    case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: break;
+    }
+    const hd_pattern *side[2] = { p->a, p->b };
+    for (int s = 0; s < 2; s++) {
+        if (s) hd_text_add(text, p->kind == HD_PATTERN_AND ? " & " : p->kind == HD_PATTERN_OR ? " | " : " - ");
+        /* a - b - c reads as (a - b) - c; mixed operators always show their order. */
+        bool bare = !is_operator(side[s]) || (side[s]->kind == p->kind && !(s && p->kind == HD_PATTERN_MINUS));
+        if (!bare) hd_text_add(text, "(");
+        add_text(side[s], text);
+        if (!bare) hd_text_add(text, ")");
+    }
+}
+
+char *hd_pattern_text(const hd_pattern *p)
+{
+    hd_text text = { NULL, 0, 0 };
+    add_text(p, &text);
+    return text.data;
+}
+
+bool hd_pattern_equal(const hd_pattern *p, const hd_pattern *q)
+{
+    if (p == q) return true;
+    if (p->kind != q->kind) return false;
+    switch (p->kind) {
+    case HD_PATTERN_FULL: case HD_PATTERN_CAUSAL: return true;
+    case HD_PATTERN_WINDOW: return p->left == q->left && p->right == q->right;
+    case HD_PATTERN_STRIDE: return p->stride == q->stride;
+    case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: return hd_pattern_equal(p->a, q->a) && hd_pattern_equal(p->b, q->b);
+    }
+    return false;
+}

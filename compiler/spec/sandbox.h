@@ -1,0 +1,35 @@
+/* Shared by the files of compiler/spec; nobody else includes it. */
+#ifndef HD_SANDBOX_H
+#define HD_SANDBOX_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+#include "spec.h"
+
+/* One evaluation. It lies in the shared arena: the child writes, the parent reads after the child has ended. */
+typedef struct hd_spec_state {
+    hd_graph *graph;
+    hd_where where;                       /* the line of the user's code being run: what every node and message gets */
+    bool done;                            /* the spec ran to its end */
+    const char *spec, *library_folder;    /* as the user gave them */
+    int overrides; const char *const *override;
+    int block;                            /* recompute group being built, 0 none */
+    struct { const char *path; char short_path[LUA_IDSIZE]; } chunk[32];   /* user's files: the spec, then what it requires */
+    int chunks;
+    size_t memory_used, arena_start;
+    int64_t instructions;
+} hd_spec_state;
+
+hd_spec_state *hd_sandbox_state(lua_State *);
+
+/* builders.c, pattern_lua.c: add their functions to the table on top of the stack (the one heddle.lua receives). */
+void hd_builders_open(lua_State *);
+void hd_pattern_lua_open(lua_State *);
+/* The pattern at stack index, or NULL if it is something else. */
+const struct hd_pattern *hd_pattern_lua_get(lua_State *, int index);
+/* Fails at the user's line when the graph has grown past the memory limit. */
+void hd_builders_check_memory(lua_State *);
+
+#endif
