@@ -2,7 +2,9 @@
  *
  * The arena is one shared anonymous mapping whose head lives inside it, so that what a forked child allocates is seen by
  * its parent at the same addresses. Pages are taken from the system only when they are touched. */
-#define _GNU_SOURCE
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE      /* MAP_ANONYMOUS */
+#endif
 #include "base.h"
 
 #include <errno.h>

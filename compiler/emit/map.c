@@ -39,15 +39,24 @@ static const char *number(double value)
     return hd_format("%s%sf", text, strpbrk(text, ".e") ? "" : ".0");
 }
 
+/* Variables are numbered by place in the group, never by node: equal groups of different layers share one kernel. */
+static const char *variable(const writer *w, const hd_node *n)
+{
+    for (int i = 0; i < w->fused->maps; i++) if (w->fused->map[i] == n) return hd_format("v%d", i);
+    return "acc";
+}
+
 static int operand(writer *w, const char *type, hd_view view, bool writes)
 {
     hd_epilogue *e = w->e;
+    const hd_node *shape = w->fused->root ? w->fused->root : w->fused->map[0];
     for (int i = 0; i < e->operands; i++) {
         const hd_argument *a = &e->operand[i];
-        if (a->view.buffer == view.buffer && a->view.offset == view.offset && a->writes == writes && !strcmp(a->type, type)) return i;
+        if (a->view.buffer && a->view.buffer == view.buffer && a->view.offset == view.offset && a->writes == writes && !strcmp(a->type, type)) return i;
     }
     if (e->operands == (int)(sizeof e->operand / sizeof *e->operand)) hd_fail(w->fused->map[0]->where, "more than 32 tensors meet in one fused step");
-    e->operand[e->operands] = (hd_argument){ .type = type, .view = view, .writes = writes };
+    e->operand[e->operands] = (hd_argument){ .type = type, .view = view, .writes = writes, .elementwise = true,
+                                             .full = hd_view_is_dense(&view) && hd_elements(&view.shape) == hd_elements(&shape->shape) };
     hd_text_add(&e->signature, ", %se%d", type, e->operands);
     return e->operands++;
 }
@@ -90,7 +99,7 @@ static const char *value_of(writer *w, hd_node *n, hd_node *x)
     if (x->op == HD_OP_constant) return hd_format("hd_set(%s)", number(x->attr.constant.value));
     if (hd_in_registers(w->l->fusion, n, x) && n != x) {
         hd_node *made = hd_identity_base(x);
-        return made == w->fused->root ? "acc" : hd_format("v%d", made->id);
+        return variable(w, made);
     }
     for (int i = 0; i < w->loads; i++)
         if (w->load[i].of == x && hd_same_shape(&w->load[i].seen_as, &n->shape)) return hd_format("x%d", w->load[i].variable);
@@ -112,7 +121,7 @@ static const char *value_of(writer *w, hd_node *n, hd_node *x)
 static void spell(writer *w, hd_node *n)
 {
     if (n->op == HD_OP_constant) {
-        line(w, hd_format("hd_f v%d = hd_set(%s);", n->id, number(n->attr.constant.value)));
+        line(w, hd_format("hd_f %s = hd_set(%s);", variable(w, n), number(n->attr.constant.value)));
         return;
     }
     if (n->op == HD_OP_accumulate) {
@@ -123,7 +132,7 @@ static void spell(writer *w, hd_node *n)
         const int s = operand(w, "float *", state, true);
         hd_text at = { 0 };
         address(w, state, &n->shape, &at, n->where);
-        line(w, hd_format("hd_f v%d = e%d[0] != 0.0f ? HD_AT(e%d + %s) + %s : %s;", n->id, f, s, at.data, x, x));
+        line(w, hd_format("hd_f %s = e%d[0] != 0.0f ? HD_AT(e%d + %s) + %s : %s;", variable(w, n), f, s, at.data, x, x));
         return;
     }
     if (n->op == HD_OP_dropout) {
@@ -131,8 +140,12 @@ static void spell(writer *w, hd_node *n)
         const int r = operand(w, "const int32_t *", hd_lower_view(w->l, n->input[1]), false);
         const double p = n->attr.dropout.p;
         const char *element = w->flat ? "col" : hd_format("row * %lld + col", (long long)hd_columns(n));
-        line(w, hd_format("hd_f v%d = hd_select(hd_dropout_mask((uint32_t)e%d[0], (uint32_t)e%d[1], %du, (uint32_t)(%s), %uu), %s * hd_set(%s), hd_set(0.0f));",
-                          n->id, r, r, n->attr.dropout.stream, element, (unsigned)(p * 16777216.0), x, number(1.0 / (1.0 - p))));
+        hd_epilogue *e = w->e;         /* the stream differs from layer to layer: an argument, so that layers share the kernel */
+        if (e->operands == (int)(sizeof e->operand / sizeof *e->operand)) hd_fail(n->where, "more than 32 tensors meet in one fused step");
+        e->operand[e->operands] = (hd_argument){ .type = "uint32_t ", .text = hd_format("%du", n->attr.dropout.stream) };
+        hd_text_add(&e->signature, ", uint32_t e%d", e->operands);
+        line(w, hd_format("hd_f %s = hd_select(hd_dropout_mask((uint32_t)e%d[0], (uint32_t)e%d[1], e%d, (uint32_t)(%s), %uu), %s * hd_set(%s), hd_set(0.0f));",
+                          variable(w, n), r, r, e->operands++, element, (unsigned)(p * 16777216.0), x, number(1.0 / (1.0 - p))));
         return;
     }
     const char *text = NULL;
@@ -145,7 +158,7 @@ static void spell(writer *w, hd_node *n)
         if (*t == '$') hd_text_add(&out, "%s", value[*++t - 'a']);
         else hd_text_addn(&out, t, 1);
     }
-    line(w, hd_format("hd_f v%d = %s;", n->id, out.data));
+    line(w, hd_format("hd_f %s = %s;", variable(w, n), out.data));
 }
 
 static void keep(writer *w, hd_node *n, const char *variable)
@@ -164,8 +177,8 @@ void hd_map_text(hd_lowering *l, const hd_fused *fused, bool flat, hd_epilogue *
     for (int i = 0; i < fused->maps; i++) {
         hd_node *n = fused->map[i];
         spell(&w, n);
-        if (n->op == HD_OP_constant) w.store[w.stores].variable = hd_format("v%d", n->id), w.store[w.stores++].to = l->view[n->id];
-        else if (l->fusion->stored[n->id]) keep(&w, n, hd_format("v%d", n->id));
+        if (n->op == HD_OP_constant) w.store[w.stores].variable = variable(&w, n), w.store[w.stores++].to = l->view[n->id];
+        else if (l->fusion->stored[n->id]) keep(&w, n, variable(&w, n));
         e->flops += hd_ops[n->op].flops * (double)hd_elements(&n->shape);
         if (i < 4) hd_text_add(&e->coordinates, "%s%s", i ? "_" : "", hd_ops[n->op].name);
     }

@@ -147,13 +147,17 @@ const char *hd_shape_text(const hd_shape *);                          /* "[4, 25
 double hd_node_flops(const hd_node *);                                /* exact for products and attention */
 void hd_graph_print(const hd_graph *, hd_text *);                     /* stable form used by --dump */
 
-/* The reference interpreter. value[i]: doubles of node i (result 0), ids for i32; NULL before evaluation. */
+/* The reference interpreter. value[i]: doubles of node i (result 0), ids for i32. Held for sources once they are set or read,
+ * and for the outputs of the entry evaluated last; NULL elsewhere. */
 typedef struct hd_eval {
     const hd_graph *graph;
     double **value;            /* [nodes] */
     double ***results;         /* [nodes][result index]; index 0 is value */
+    int nodes;                 /* the tables' size; they grow with the graph */
+    struct hd_eval *next;
 } hd_eval;
 hd_eval *hd_eval_new(const hd_graph *);
+void hd_eval_free(hd_eval *);              /* values are many times the program's memory: free what was compared */
 void hd_eval_set(hd_eval *, const hd_node *source, const double *values);
 /* Evaluates an entry in graph order: everything its outputs and effects need. Effects change the params' values. */
 void hd_eval_entry(hd_eval *, const hd_entry *);

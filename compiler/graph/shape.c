@@ -141,6 +141,7 @@ void shape_dropout(hd_node *node)
     double p = node->attr.dropout.p;
     if (!(p >= 0 && p < 1)) hd_node_fail(node, "p is %g; it must be at least 0 and below 1", p);
     if (hd_elements(in(node, 1)) != 4) hd_node_fail(node, "random is %s; it must be [4]: seed, step and two spare words", text(node, 1));
+    if (hd_elements(in(node, 0)) >> 32) hd_node_fail(node, "x %s is too large; dropout counts at most 2^32 elements", text(node, 0));
     shape_same(node);
 }
 
@@ -171,7 +172,7 @@ void shape_slice(hd_node *node)
     wanted.size[axis] = count;
     if (!hd_same_shape(&wanted, &node->shape)) hd_node_fail(node, "x %s and the slice %s may differ only on axis %d", text(node, 0), hd_shape_text(&node->shape), axis);
     if (start < 0 || start > size - count)
-        hd_node_fail(node, "elements %lld to %lld of axis %d of x %s; there are elements 0 to %lld", (ll)start, (ll)start + (ll)count - 1, axis, text(node, 0), (ll)size - 1);
+        hd_node_fail(node, "%lld elements from %lld on axis %d of x %s; that axis has elements 0 to %lld", (ll)count, (ll)start, axis, text(node, 0), (ll)size - 1);
 }
 
 void shape_transpose(hd_node *node)

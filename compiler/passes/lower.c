@@ -33,8 +33,7 @@ bool hd_view_is_dense(const hd_view *v)
     return true;
 }
 
-/* New strides for a view of another shape with the same elements in the same order; false if that needs a copy. */
-static bool reshape_view(const hd_view *v, const hd_shape *shape, hd_view *out)
+bool hd_view_reshape(const hd_view *v, const hd_shape *shape, hd_view *out)
 {
     *out = (hd_view){ .buffer = v->buffer, .offset = v->offset, .shape = *shape };
     int64_t old_size[HD_MAX_RANK], old_stride[HD_MAX_RANK];
@@ -61,7 +60,7 @@ static bool reshape_view(const hd_view *v, const hd_shape *shape, hd_view *out)
 bool hd_view_matrix(const hd_view *v, int64_t rows, int64_t cols, int64_t *ld)
 {
     hd_view m;
-    if (!reshape_view(v, &(hd_shape){ 2, { rows, cols } }, &m)) return false;
+    if (!hd_view_reshape(v, &(hd_shape){ 2, { rows, cols } }, &m)) return false;
     if (cols > 1 && m.stride[1] != 1) return false;
     *ld = rows > 1 ? m.stride[0] : cols;
     return true;
@@ -150,9 +149,9 @@ hd_view hd_lower_view(hd_lowering *l, hd_node *n)
     hd_view out = from;
     switch (n->op) {
     case HD_OP_reshape:
-        if (!reshape_view(&from, &n->shape, &out)) {
+        if (!hd_view_reshape(&from, &n->shape, &out)) {
             from = materialised(l, &from, n->name, n->where);
-            reshape_view(&from, &n->shape, &out);
+            hd_view_reshape(&from, &n->shape, &out);
         }
         break;
     case HD_OP_slice:

@@ -32,6 +32,8 @@ typedef struct hd_epilogue {
 
 hd_buffer *hd_lower_buffer(hd_lowering *, int64_t bytes, const char *what);
 hd_view hd_view_dense(hd_buffer *, const hd_shape *);
+/* The same elements in the same order as another shape; false if that needs a copy. */
+bool hd_view_reshape(const hd_view *, const hd_shape *, hd_view *out);
 bool hd_view_is_dense(const hd_view *);
 /* The view seen as a matrix [rows][cols] with unit column stride; *ld is the row stride. False where it cannot be. */
 bool hd_view_matrix(const hd_view *, int64_t rows, int64_t cols, int64_t *ld);

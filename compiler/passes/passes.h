@@ -27,7 +27,9 @@ typedef struct hd_buffer {
 /* A tensor somewhere in a buffer: element offset and element strides; the dtype is the node's. */
 typedef struct hd_view { hd_buffer *buffer; int64_t offset; hd_shape shape; int64_t stride[HD_MAX_RANK]; } hd_view;
 
-typedef struct hd_argument { const char *type; const char *text; hd_view view; bool writes; } hd_argument;   /* text: literal C, else the view's address */
+/* One argument of a kernel call: literal C text, or the address of a view. elementwise: an operand of the fused lines, read
+ * (before) or written at the element where the kernel stands; full: dense and of the kernel's whole shape. */
+typedef struct hd_argument { const char *type; const char *text; hd_view view; bool writes, elementwise, full; } hd_argument;
 
 struct hd_kernel;
 typedef struct hd_step {

@@ -30,4 +30,7 @@ static inline int64_t hd_difference_pairs(int64_t d, int64_t queries, int64_t ke
     return end > start ? end - start : 0;
 }
 
+/* hd_cover_make, but NULL for a pattern too irregular to cover. */
+hd_cover *hd_cover_try(const hd_pattern *, int64_t queries, int64_t keys);
+
 #endif

@@ -27,6 +27,15 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A sanitizer maps its shadow memory as it goes: no limit on address space then. */
+#if defined(__SANITIZE_ADDRESS__)
+#define UNDER_ADDRESS_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define UNDER_ADDRESS_SANITIZER
+#endif
+#endif
+
 enum { HOOK_INSTRUCTIONS = 100000, MAX_SPEC_BYTES = 16 << 20 };
 
 hd_spec_limits hd_spec_limit = { .memory_bytes = (int64_t)256 << 20, .instructions = 2000000000, .seconds = 10 };
@@ -61,7 +70,8 @@ static void record_where(hd_spec_state *state, const char *source, int line)
         if (!strcmp(state->chunk[i].path, source + 1)) state->where = (hd_where){ state->chunk[i].path, line };
 }
 
-/* Line events say where the user's code is; after a return of user code it is at its caller's line again. */
+/* Line events say where the user's code is. When user code returns, or library code that stands where user code made a tail
+ * call, the user is at the line of the caller again, for which no line event comes. */
 static void watch(lua_State *L, lua_Debug *event)
 {
     hd_spec_state *state = hd_sandbox_state(L);
@@ -72,18 +82,20 @@ static void watch(lua_State *L, lua_Debug *event)
                     (long long)(hd_spec_limit.instructions / 1000000));
         return;
     }
-    lua_getinfo(L, "S", event);
-    if (!is_user_code(event)) return;
+    lua_getinfo(L, "St", event);
     if (event->event == LUA_HOOKLINE) {
-        record_where(state, event->source, event->currentline);
+        if (is_user_code(event)) record_where(state, event->source, event->currentline);
         return;
     }
+    if (!is_user_code(event) && !event->istailcall) return;
     lua_Debug caller;
     for (int level = 1; lua_getstack(L, level, &caller); level++) {
-        lua_getinfo(L, "Sl", &caller);
-        if (!is_user_code(&caller)) continue;
-        record_where(state, caller.source, caller.currentline);
-        return;
+        lua_getinfo(L, "Slt", &caller);
+        if (is_user_code(&caller)) {
+            record_where(state, caller.source, caller.currentline);
+            return;
+        }
+        if (caller.istailcall) return;       /* called from the user's line that is recorded already */
     }
 }
 
@@ -100,15 +112,15 @@ static void set_limits(void)
 {
     set_limit(RLIMIT_CORE, 0);
     set_limit(RLIMIT_CPU, (rlim_t)hd_spec_limit.seconds + 1);
-#if !defined(__SANITIZE_ADDRESS__) && !(defined(__has_feature) && __has_feature(address_sanitizer))
-    /* On top of what is mapped already, the arena's reserve among it. (A sanitizer's shadow memory allows no such limit.) */
+#ifndef UNDER_ADDRESS_SANITIZER
+    /* On top of what is mapped already, the arena's reserve among it. */
     FILE *file = fopen("/proc/self/statm", "r");
     unsigned long long pages;
     if (file && fscanf(file, "%llu", &pages) == 1)
         set_limit(RLIMIT_AS, (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + 2 * (rlim_t)hd_spec_limit.memory_bytes + (64 << 20));
     if (file) fclose(file);
 #endif
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);      /* no orphan goes on when the compiler is killed */
 }
 
 /* ---- the Lua state ---- */
@@ -272,9 +284,12 @@ static int open_libraries(lua_State *L)
     hd_pattern_lua_open(L);
     load_library(L, "prelude.lua");
     lua_call(L, 0, 0);
-    load_library(L, "heddle.lua");
-    lua_insert(L, -2);
+    load_library(L, "check.lua");
+    lua_pushvalue(L, -2);
     lua_call(L, 1, 1);
+    load_library(L, "heddle.lua");
+    lua_insert(L, -3);
+    lua_call(L, 2, 1);
     lua_setfield(L, -2, "heddle");
     lua_pushcclosure(L, require, 1);
     lua_setglobal(L, "require");

@@ -15,7 +15,6 @@ typedef struct hd_spec_state {
     bool done;                            /* the spec ran to its end */
     const char *spec, *library_folder;    /* as the user gave them */
     int overrides; const char *const *override;
-    int block;                            /* recompute group being built, 0 none */
     struct { const char *path; char short_path[LUA_IDSIZE]; } chunk[32];   /* user's files: the spec, then what it requires */
     int chunks;
     size_t memory_used, arena_start;
@@ -31,5 +30,7 @@ void hd_pattern_lua_open(lua_State *);
 const struct hd_pattern *hd_pattern_lua_get(lua_State *, int index);
 /* Fails at the user's line when the graph has grown past the memory limit. */
 void hd_builders_check_memory(lua_State *);
+/* causal.c: row i of the output depends on positions 0..i of tokens [batch, length] and nothing later. */
+bool hd_causal(const hd_graph *, const hd_node *output, const hd_node *tokens);
 
 #endif

@@ -16,6 +16,8 @@
 #ifndef HD_MATH_H
 #define HD_MATH_H
 
+#include "hd_random.h"
+
 typedef uint32_t hd_u __attribute__((vector_size(4 * HD_VL)));
 typedef double   hd_d __attribute__((vector_size(8 * HD_VL)));
 typedef int64_t  hd_l __attribute__((vector_size(8 * HD_VL)));
@@ -268,6 +270,22 @@ HD_INLINE hd_f hd_gelu_quick_prime(hd_f x)
     x = hd_clamp(x, 120.0f);
     hd_f s = hd_sigmoid(1.702f * x);
     return s + 1.702f * x * s * (1.0f - s);
+}
+
+/* Dropout: lanes whose elements element, element + 1, ... are kept, by the bits that hd_random.h defines (its vector twin).
+ * threshold: hd_dropout_threshold(p). */
+HD_INLINE hd_u hd_random_mix_lanes(hd_u x)
+{
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+HD_INLINE hd_i hd_dropout_mask(uint32_t seed, uint32_t step, uint32_t stream, uint32_t element, uint32_t threshold)
+{
+    const hd_random_keys key = hd_random_key(seed, step, stream);
+    hd_u bits = hd_random_mix_lanes((element + (hd_u)hd_lanes()) ^ key.a);
+    bits = hd_random_mix_lanes(bits ^ key.b);
+    return (hd_i)(bits >> 8) >= (int32_t)threshold;
 }
 
 #endif

@@ -40,8 +40,8 @@ HD_INLINE hd_f hd_load(const float *p) { return *(const hd_fu *)p; }
 HD_INLINE void hd_store(float *p, hd_f v) { *(hd_fu *)p = v; }
 HD_INLINE hd_i hd_load_i(const int32_t *p) { return *(const hd_iu *)p; }
 HD_INLINE void hd_store_i(int32_t *p, hd_i v) { *(hd_iu *)p = v; }
-HD_INLINE hd_f hd_set(float x) { return x - (hd_f){}; }
-HD_INLINE hd_i hd_set_i(int32_t x) { return x - (hd_i){}; }
+HD_INLINE hd_f hd_set(float x) { return x - (hd_f){ 0 }; }
+HD_INLINE hd_i hd_set_i(int32_t x) { return x - (hd_i){ 0 }; }
 /* The first `lanes` floats, zeros after; lanes < HD_VL reads and writes nothing beyond them. Masked moves where there are
  * any (as builtins: the same names in clang and gcc), since memcpy of a variable size is a call. */
 #if HD_VL == 16 && defined(__AVX512F__)

@@ -1,0 +1,273 @@
+/* The C compiler behind heddle: found by name, run without a shell, several at once, its objects cached by content. */
+#include "driver.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static const char *in_path(const char *name)
+{
+    if (strchr(name, '/')) return access(name, X_OK) == 0 ? name : NULL;
+    const char *path = getenv("PATH");
+    while (path && *path) {
+        const size_t n = strcspn(path, ":");
+        const char *file = hd_format("%.*s/%s", (int)n, path, name);
+        if (access(file, X_OK) == 0) return file;
+        path += n + (path[n] == ':');
+    }
+    return NULL;
+}
+
+const char *hd_cc_find(const char *wanted)
+{
+    static const char *found;
+    if (wanted) {
+        const char *file = in_path(wanted);
+        if (!file) hd_fail((hd_where){ "--cc", 0 }, "there is no compiler \"%s\"; give the name or path of clang (14 or newer) or gcc (12 or newer)", wanted);
+        return file;
+    }
+    for (int version = 40; !found && version >= 14; version--) found = in_path(hd_format("clang-%d", version));
+    if (!found) found = in_path("clang");
+    if (!found) found = in_path("gcc");
+    if (!found) hd_fail((hd_where){ 0 }, "no C compiler was found; install clang (14 or newer) or gcc (12 or newer), or name one with --cc");
+    return found;
+}
+
+const char *hd_cc_version(const char *cc)
+{
+    static const char *version;
+    if (version) return version;
+    char *output = NULL;
+    const char *const argv[] = { cc, "--version", NULL };
+    if (hd_run_program(argv, &output)) hd_fail((hd_where){ cc, 0 }, "this does not run as a C compiler: %s", output ? output : "");
+    output[strcspn(output, "\n")] = 0;
+    return version = output;
+}
+
+static bool is_clang(const char *cc) { return strstr(hd_cc_version(cc), "clang") != NULL; }
+
+static pid_t start(const char *const *argv, int output)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    if (output >= 0) {
+        posix_spawn_file_actions_adddup2(&actions, output, 1);
+        posix_spawn_file_actions_adddup2(&actions, output, 2);
+    }
+    pid_t child = -1;
+    const int failed = posix_spawnp(&child, argv[0], &actions, NULL, (char *const *)argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    return failed ? -1 : child;
+}
+
+static char *read_all(int fd)
+{
+    hd_text out = { 0 };
+    char part[4096];
+    ssize_t n;
+    lseek(fd, 0, SEEK_SET);
+    while ((n = read(fd, part, sizeof part)) > 0) hd_text_addn(&out, part, (size_t)n);
+    return out.data ? out.data : hd_strdup("");
+}
+
+static int output_file(void)
+{
+    char name[] = "/tmp/heddle-output-XXXXXX";
+    const int fd = mkostemp(name, O_CLOEXEC);
+    if (fd >= 0) unlink(name);
+    return fd;
+}
+
+int hd_run_program(const char *const *argv, char **output)
+{
+    const int fd = output ? output_file() : -1;
+    const pid_t child = start(argv, fd);
+    int status = 127 << 8;
+    if (child > 0) while (waitpid(child, &status, 0) < 0 && errno == EINTR) { }
+    if (output) *output = read_all(fd);
+    if (fd >= 0) close(fd);
+    return child < 0 ? 127 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void remove_folder(void *path)
+{
+    DIR *dir = opendir(path);
+    if (!dir) return;
+    for (struct dirent *e; (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) unlink(hd_format("%s/%s", (char *)path, e->d_name));
+    closedir(dir);
+    rmdir(path);
+}
+
+static char *temporary[16];
+static int temporaries;
+static void remove_temporaries(void) { while (temporaries) remove_folder(temporary[--temporaries]); }
+static void on_signal(int signal) { remove_temporaries(); _exit(128 + signal); }
+
+char *hd_temporary_folder(void)
+{
+    const char *base = getenv("TMPDIR");
+    char *path = hd_format("%s/heddle-XXXXXX", base && *base ? base : "/tmp");
+    if (!mkdtemp(path)) hd_fail((hd_where){ path, 0 }, "cannot make a temporary folder: %s", strerror(errno));
+    if (!temporaries) {
+        atexit(remove_temporaries);
+        signal(SIGINT, on_signal);
+        signal(SIGTERM, on_signal);
+    }
+    if (temporaries < 16) temporary[temporaries++] = path;
+    return path;
+}
+
+void hd_files_write(const hd_model *m, const char *folder)
+{
+    if (mkdir(folder, 0777) && errno != EEXIST) hd_fail((hd_where){ folder, 0 }, "cannot make the folder: %s", strerror(errno));
+    for (int i = 0; i < m->files; i++) hd_write_file(hd_format("%s/%s", folder, m->file[i].name), m->file[i].text, strlen(m->file[i].text));
+}
+
+/* ~/.cache/heddle, or $HEDDLE_CACHE; NULL when that is "off" or cannot be made. */
+static const char *cache_folder(void)
+{
+    const char *set = getenv("HEDDLE_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (set && !strcmp(set, "off")) return NULL;
+    const char *base = xdg && *xdg ? xdg : home && *home ? hd_format("%s/.cache", home) : NULL;
+    if (!set && !base) return NULL;
+    const char *folder = set && *set ? set : hd_format("%s/heddle", base);
+    if (base) mkdir(base, 0777);
+    mkdir(folder, 0777);
+    return access(folder, W_OK) == 0 ? folder : NULL;
+}
+
+static bool copy_file(const char *from, const char *to)
+{
+    size_t bytes = 0;
+    FILE *f = fopen(from, "rb");
+    if (!f) return false;
+    fseek(f, 0, SEEK_END);
+    bytes = (size_t)ftell(f);
+    rewind(f);
+    char *data = malloc(bytes + 1);
+    const bool read = data && fread(data, 1, bytes, f) == bytes;
+    fclose(f);
+    const char *temporary_name = hd_format("%s.%ld", to, (long)getpid());
+    FILE *t = read ? fopen(temporary_name, "wb") : NULL;
+    bool done = t && fwrite(data, 1, bytes, t) == bytes;
+    if (t && fclose(t)) done = false;
+    free(data);
+    if (done && rename(temporary_name, to)) done = false;
+    if (!done) unlink(temporary_name);
+    return done;
+}
+
+typedef struct job { const char *source, *object, *cached; pid_t child; int output; size_t bytes; } job;
+
+static int largest_first(const void *a, const void *b)
+{
+    const job *x = a, *y = b;
+    return x->bytes != y->bytes ? (x->bytes < y->bytes ? 1 : -1) : strcmp(x->source, y->source);
+}
+
+static void finish(job *jobs, int count, const hd_options *o)
+{
+    int status = 0;
+    pid_t done;
+    while ((done = wait(&status)) < 0 && errno == EINTR) { }
+    for (int i = 0; i < count; i++) {
+        if (jobs[i].child != done) continue;
+        jobs[i].child = 0;
+        char *said = read_all(jobs[i].output);
+        close(jobs[i].output);
+        if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+            fputs(said, stderr);
+            hd_fail((hd_where){ o->spec, 0 }, "the C compiler failed on %s; this is a fault of heddle's templates, or the compiler is too old (clang 14 or gcc 12 at least)", jobs[i].source);
+        }
+        if (*said && o->verbose) fputs(said, stderr);
+        if (jobs[i].cached) copy_file(jobs[i].object, jobs[i].cached);
+    }
+}
+
+void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, const char *out)
+{
+    const hd_folders *f = hd_folders_find();
+    const char *cc = hd_cc_find(o->cc), *cache = cache_folder();
+    const char *argv[64];
+    int flags = 0;
+    argv[flags++] = cc;
+    static const char *const common[] = { "-std=c11", "-O2", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi" };
+    for (unsigned i = 0; i < sizeof common / sizeof *common; i++) argv[flags++] = common[i];
+    for (int i = 0; i < 4 && o->target->flags[i]; i++) argv[flags++] = o->target->flags[i];
+    if (o->sanitize) argv[flags++] = "-fsanitize=address,undefined", argv[flags++] = "-fno-sanitize-recover=undefined";
+    argv[flags++] = "-I", argv[flags++] = f->core, argv[flags++] = "-I", argv[flags++] = f->app;
+
+    /* What an object depends on: compiler, flags, its text, the model's headers and the runtime's. */
+    uint64_t key = hd_hash(hd_cc_version(cc), strlen(hd_cc_version(cc)), 0);
+    for (int i = 1; i < flags; i++) key = hd_hash(argv[i], strlen(argv[i]) + 1, key);
+    static const char *const headers[] = { "hd_core.h", "hd_vec.h", "hd_math.h", "hd_random.h" };
+    for (unsigned i = 0; i < sizeof headers / sizeof *headers; i++) {
+        size_t bytes = 0;
+        const char *text = hd_read_file(hd_format("%s/%s", f->core, headers[i]), &bytes);
+        if (text) key = hd_hash(text, bytes, key);
+    }
+    job *jobs = HD_NEW_ARRAY(job, m->files);
+    int count = 0;
+    for (int i = 0; i < m->files; i++) {
+        if (m->file[i].header) { key = hd_hash(m->file[i].text, strlen(m->file[i].text), key); continue; }
+        job *j = &jobs[count++];
+        j->source = hd_format("%s/%s", folder, m->file[i].name);
+        j->object = hd_format("%.*s.o", (int)strlen(j->source) - 2, j->source);
+        j->bytes = strlen(m->file[i].text);
+    }
+    for (int i = 0; cache && i < count; i++) {
+        size_t bytes = 0;
+        const char *text = hd_read_file(jobs[i].source, &bytes);
+        jobs[i].cached = hd_format("%s/%016llx.o", cache, (unsigned long long)hd_hash(text, bytes, key));
+        if (copy_file(jobs[i].cached, jobs[i].object)) jobs[i].bytes = 0;
+    }
+    qsort(jobs, (size_t)count, sizeof *jobs, largest_first);
+    int running = 0;
+    for (int i = 0; i < count; i++) {
+        if (!jobs[i].bytes) continue;
+        if (running == o->jobs) finish(jobs, count, o), running--;
+        const char *const tail[] = { "-c", jobs[i].source, "-o", jobs[i].object, NULL };
+        memcpy(argv + flags, tail, sizeof tail);
+        jobs[i].output = output_file();
+        jobs[i].child = start(argv, jobs[i].output);
+        if (jobs[i].child < 0) hd_fail((hd_where){ cc, 0 }, "the compiler could not be started: %s", strerror(errno));
+        running++;
+    }
+    while (running--) finish(jobs, count, o);
+
+    int n = 0;
+    const char **link = HD_NEW_ARRAY(const char *, count + 32);
+    link[n++] = cc;
+    if (o->sanitize) link[n++] = "-fsanitize=address,undefined";
+    for (int i = 0; i < count; i++) link[n++] = jobs[i].object;
+    link[n++] = hd_format("%s/libheddle_app%s.a", f->objects, o->sanitize ? "_asan" : "");
+    if (is_clang(cc)) {
+        const char *digits = strrchr(cc, '-');
+        const char *own = digits ? in_path(hd_format("ld.lld%s", digits)) : NULL;
+        if (own || in_path("ld.lld")) link[n++] = own ? hd_format("--ld-path=%s", own) : "-fuse-ld=lld";
+    }
+    const char *made = hd_format("%s/program", folder);
+    const char *const tail[] = { "-l:libjansson.a", "-lpthread", "-lm", "-Wl,--gc-sections", "-o", made, NULL };
+    memcpy(link + n, tail, sizeof tail);
+    char *said = NULL;
+    if (hd_run_program(link, &said)) {
+        fputs(said, stderr);
+        hd_fail((hd_where){ o->spec, 0 }, "linking failed; is heddle's runtime built (make), and libjansson's development package installed?");
+    }
+    unlink(hd_format("%s.new", out));
+    if (!copy_file(made, out)) hd_fail((hd_where){ out, 0 }, "cannot be written: %s", strerror(errno));
+    chmod(out, 0755);
+    unlink(made);
+    for (int i = 0; i < count; i++) unlink(jobs[i].object);
+}

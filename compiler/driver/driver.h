@@ -1,0 +1,41 @@
+/* The commands: what the user asked for, the pipeline, and the C compiler behind it. */
+#ifndef HD_DRIVER_H
+#define HD_DRIVER_H
+
+#include "../emit/emit.h"
+
+#define HD_VERSION "0.1"
+
+typedef struct hd_options {
+    const char *command, *spec, *out, *cc, *dump, *keep, *weights;
+    const hd_target *target;
+    int64_t memory;                        /* bytes a plan may use; 0: no limit */
+    int defines; const char *define[64];   /* "key=value" */
+    bool verbose, json, sanitize;
+    int jobs;                              /* compilers run at once */
+    double tolerance;
+} hd_options;
+
+/* Where heddle's own files are: beside the build tree's executable, or under PREFIX/share/heddle. */
+typedef struct hd_folders { const char *templates, *library, *expander, *core, *app, *objects; } hd_folders;
+const hd_folders *hd_folders_find(void);
+
+/* The pipeline: every pass in order. extra, if given, may add entries to the graph before it is simplified. */
+hd_model *hd_compile(const hd_options *, bool info, void (*extra)(hd_graph *));
+
+/* The C compiler by name or path, or the newest found (clang before gcc). Fails with what to install. */
+const char *hd_cc_find(const char *wanted);
+const char *hd_cc_version(const char *cc);
+/* Compiles model->file in `folder` (where the files have been written) and links the program. */
+void hd_cc_program(const hd_options *, const hd_model *, const char *folder, const char *out);
+void hd_files_write(const hd_model *, const char *folder);
+char *hd_temporary_folder(void);           /* removed at exit, whatever happens */
+/* Runs argv without a shell; output: its stdout and stderr together, or NULL to let them through. Returns the exit status, 127 when it cannot start. */
+int hd_run_program(const char *const *argv, char **output);
+
+int hd_command_build(const hd_options *);
+int hd_command_emit(const hd_options *);
+int hd_command_check(const hd_options *);
+int hd_command_info(const hd_options *);
+
+#endif

@@ -1,0 +1,55 @@
+/* heddle info and heddle emit: what a model will need, and its sources for another program. */
+#include "driver.h"
+#include "../pattern/pattern.h"
+#include <stdio.h>
+#include <string.h>
+
+int hd_command_info(const hd_options *o)
+{
+    const hd_model *m = hd_compile(o, false, NULL);
+    const hd_graph *g = m->graph;
+    int64_t parameters = 0;
+    for (int i = 0; i < g->nodes; i++)
+        if (g->node[i]->op == HD_OP_param && g->node[i]->attr.param.role == HD_WEIGHT) parameters += hd_elements(&g->node[i]->shape);
+    if (o->json) printf("{\"name\": \"%s\", \"parameters\": %lld, \"memory\": {\"weights\": %lld, \"state\": %lld}, \"entries\": [", g->name, (long long)parameters, (long long)m->weights_bytes, (long long)m->state_bytes);
+    else printf("%s: %lld parameters, weights %.2f MB, state %.2f MB\n", g->name, (long long)parameters, (double)m->weights_bytes / 1e6, (double)m->state_bytes / 1e6);
+    for (int i = 0; i < m->programs; i++) {
+        const hd_program *p = m->program[i];
+        double flops = 0;
+        for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
+        if (o->json) printf("%s{\"name\": \"%s\", \"steps\": %d, \"flops\": %.0f, \"scratch\": %lld, \"lower_bound\": %lld, \"thread\": %lld}", i ? ", " : "", p->entry->name, p->steps, flops, (long long)p->scratch_bytes, (long long)p->lower_bound_bytes, (long long)p->local_bytes);
+        else printf("  %-16s %5d steps %10.3f Gflop   scratch %.2f MB (lower bound %.2f MB) + %.2f MB a thread\n", p->entry->name, p->steps, flops / 1e9, (double)p->scratch_bytes / 1e6, (double)p->lower_bound_bytes / 1e6, (double)p->local_bytes / 1e6);
+    }
+    if (o->json) printf("], \"kernels\": %d}\n", m->kernels.count);
+    else printf("  %d kernels in %d files\n", m->kernels.count, m->files);
+    return 0;
+}
+
+int hd_command_emit(const hd_options *o)
+{
+    if (!o->out) hd_fail((hd_where){ 0 }, "emit needs -o DIR");
+    hd_model *m = hd_compile(o, false, NULL);
+    const char *name = m->graph->name;
+    const hd_folders *f = hd_folders_find();
+    static const char *const core[] = { "hd_core.h", "hd_vec.h", "hd_math.h", "hd_random.h", "hd_pool.h", "pool.c" };
+    for (unsigned i = 0; i < sizeof core / sizeof *core; i++) {
+        size_t bytes = 0;
+        const char *text = hd_read_file(hd_format("%s/%s", f->core, core[i]), &bytes);
+        if (!text) hd_fail((hd_where){ hd_format("%s/%s", f->core, core[i]), 0 }, "heddle's runtime is not where it should be");
+        HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ core[i], text, strstr(core[i], ".h") != NULL }));
+    }
+    hd_text flags = { 0 }, sources = { 0 }, cmake = { 0 }, pc = { 0 };
+    for (int i = 0; i < 4 && o->target->flags[i]; i++) hd_text_add(&flags, "%s%s", i ? " " : "", o->target->flags[i]);
+    for (int i = 0; i < m->files; i++) if (!m->file[i].header && strcmp(m->file[i].name, "pool.c")) hd_text_add(&sources, "%s%s", sources.length ? " " : "", m->file[i].name);
+    hd_text_add(&cmake, "# add_subdirectory() this folder, then target_link_libraries(app %s)\ncmake_minimum_required(VERSION 3.10)\nproject(%s C)\nadd_library(%s STATIC %s pool.c)\n"
+                        "target_include_directories(%s PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})\ntarget_compile_options(%s PRIVATE -O2 -fno-math-errno -fno-trapping-math -Wno-psabi %s)\nfind_package(Threads REQUIRED)\ntarget_link_libraries(%s PUBLIC Threads::Threads m)\n",
+                name, name, name, sources.data, name, name, flags.data, name);
+    hd_text_add(&pc, "# the sources are the library: compile them with Cflags, or point Libs at what you built\nfolder=${pcfiledir}\nName: %s\nDescription: %s, compiled by heddle\nVersion: %s\nCflags: -I${folder}\nLibs: -L${folder} -l%s -lpthread -lm\n", name, hd_comment(m->graph->spec), HD_VERSION, name);
+    hd_text make = { 0 };
+    hd_text_add(&make, "CFLAGS += -O2 -fno-math-errno -fno-trapping-math -Wno-psabi %s\nlib%s.a: $(patsubst %%.c,%%.o,%s pool.c)\n\tar rcs $@ $^\n", flags.data, name, sources.data);
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ "CMakeLists.txt", cmake.data, true }));
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ hd_format("%s.pc", name), pc.data, true }));
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ "Makefile", make.data, true }));
+    hd_files_write(m, o->out);
+    return 0;
+}

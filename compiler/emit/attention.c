@@ -1,0 +1,194 @@
+/* The analytical choice of block sizes and parts for attention kernels, and their template parameters.
+ *
+ * A block holds `qv` vectors of queries. Wider blocks reuse each broadcast key more often; but lanes whose interval a key
+ * does not reach are computed in vain: a family of short rows or narrow windows wants narrow blocks. Both are counted
+ * exactly on a sample of groups: lanes * keys per block over the speed of that width. */
+#include "attention.h"
+
+#include <inttypes.h>
+
+enum { PARTS = 16,               /* of one head, where heads alone are too few slots */
+       ENOUGH_SLOTS = 8,         /* slots that balance over a few threads without cutting heads */
+       MAX_WIDTH = 3, SAMPLE_BLOCKS = 64 };
+
+/* Share of the FMA peak that the inner loops reach on full tiles, by block width: one vector needs a load for every FMA. */
+static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.80, 0.82 };
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+/* Lanes times keys that blocks of `lanes` queries compute, over a sample; *kept receives the pairs kept in it. */
+static double computed_pairs(const hd_cover *cover, const hd_family *f, int64_t lanes)
+{
+    double total = 0;
+    int64_t step = f->groups / SAMPLE_BLOCKS + 1;
+    for (int64_t g = 0; g < f->groups; g += step) {
+        hd_group group = hd_family_group(cover, f, g);
+        int64_t blocks = (group.q_count + lanes - 1) / lanes, hop = blocks / SAMPLE_BLOCKS + 1;
+        for (int64_t b = 0; b < blocks; b += hop) {
+            int64_t first, last, unused, end = min64((b + 1) * lanes, group.q_count);
+            hd_group_interval(f, &group, b * lanes, &first, &unused);
+            hd_group_interval(f, &group, end - 1, &unused, &last);
+            /* opening and closing a block costs about as much as 4 keys */
+            total += (double)(lanes * hop) * (double)((last > first ? last - first : 0) + 4);
+        }
+    }
+    return total;
+}
+
+static int choose_width(const hd_cover *cover, const hd_family *f, const hd_target *target)
+{
+    int best = 1;
+    double best_cost = 0;
+    for (int qv = 1; qv <= MAX_WIDTH; qv++) {
+        double cost = computed_pairs(cover, f, (int64_t)qv * target->vl) / speed[qv];
+        if (qv == 1 || cost < best_cost) best = qv, best_cost = cost;
+    }
+    return best;
+}
+
+/* Where parts of equal kept pairs begin, by queries or by keys: { group, index } of parts + 1 places. Families of many groups
+ * are cut between groups. Time follows queries + keys. */
+static void add_cuts(hd_text *text, const char *field, const hd_cover *cover, const hd_family *f, int parts, int64_t multiple, bool by_keys)
+{
+    bool whole_groups = f->groups >= 4 * parts;
+    int64_t next = 1;
+    double sum = 0;
+    hd_text_add(text, "%s = { { 0, 0 }", field);
+    for (int64_t g = 0; g < f->groups; g++) {
+        hd_group group = hd_family_group(cover, f, g);
+        int64_t count = by_keys ? group.k_count : group.q_count;
+        for (int64_t t = 0; t < count; t++) {
+            int64_t first, last;
+            if (by_keys) hd_group_column(f, &group, t, &first, &last);
+            else hd_group_interval(f, &group, t, &first, &last);
+            /* the sum passes several marks at once only where rows are longer than parts: those parts are empty */
+            if (!whole_groups && t % multiple == 0)
+                for (; next < parts && sum >= (double)f->kept_pairs * (double)next / parts; next++)
+                    hd_text_add(text, ", { %" PRId64 ", %" PRId64 " }", g, t);
+            if (last > first) sum += (double)(last - first);
+        }
+        if (whole_groups)
+            for (; next < parts && sum >= (double)f->kept_pairs * (double)next / parts; next++) hd_text_add(text, ", { %" PRId64 ", 0 }", g + 1);
+    }
+    for (; next <= parts; next++) hd_text_add(text, ", { %" PRId64 ", 0 }", f->groups);
+    hd_text_add(text, " }, ");
+}
+
+static void add_affine(hd_text *text, const char *field, hd_affine a)
+{
+    hd_text_add(text, "%s = { %" PRId64 ", %" PRId64 ", %" PRId64 " }, ", field, a.base, a.per_group, a.per_outer);
+}
+
+static void add_family(hd_text *text, const hd_cover *cover, const hd_family *f, const hd_target *target, int qv, int parts, bool backward)
+{
+    hd_text_add(text, "{ what = %s, qv = %d, groups = %" PRId64 ", inner = %" PRId64 ", ", hd_format("\"%s\"", f->what ? f->what : "pairs"), qv, f->groups, f->inner);
+    add_affine(text, "q_start", f->q_start);
+    add_affine(text, "q_end", f->q_end);
+    add_affine(text, "k_start", f->k_start);
+    add_affine(text, "k_end", f->k_end);
+    add_affine(text, "lo", f->lo);
+    add_affine(text, "hi", f->hi);
+    hd_text_add(text, "q_step = %" PRId64 ", k_step = %" PRId64 ", k_run = %" PRId64 ", ", f->q_step, f->k_step, f->k_run);
+    hd_text_add(text, "lo_mul = %" PRId64 ", lo_div = %" PRId64 ", lo_phase = %" PRId64 ", hi_mul = %" PRId64 ", hi_div = %" PRId64 ", hi_phase = %" PRId64 ", ",
+                f->lo_mul, f->lo_div, f->lo_phase, f->hi_mul, f->hi_div, f->hi_phase);
+    if (parts > 1) {
+        add_cuts(text, "cuts", cover, f, parts, (int64_t)qv * target->vl, false);
+        if (backward) add_cuts(text, "key_cuts", cover, f, parts, 16, true);
+    }
+    hd_text_add(text, "},\n");
+}
+
+/* Whether family f lists every query. */
+static bool complete(const hd_cover *cover, const hd_family *f)
+{
+    int64_t rows = 0;
+    for (int64_t g = 0; g < f->groups; g++) rows += hd_family_group(cover, f, g).q_count;
+    return rows == cover->queries;
+}
+
+static void add_strides(hd_text *text, const char *field, hd_attention_strides s)
+{
+    hd_text_add(text, "%s = { %" PRId64 ", %" PRId64 ", %" PRId64 " }, ", field, s.batch, s.head, s.row);
+}
+
+static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bool backward)
+{
+    hd_attention_plan plan = { 0 };
+    const int64_t vl = target->vl, dp = round_up(a->head_dim, vl);
+    const int64_t owners = backward ? a->batch * a->kv_heads : a->batch * a->heads;
+    const int parts = owners >= ENOUGH_SLOTS ? 1 : PARTS;
+
+    /* Keys in a chunk: their scores, and keys or values, share the first cache; a multiple of every register tile of keys. */
+    int64_t kc = round_up(min64(96, target->l1 * 3 / 4 / 4 / (dp + 2 * vl)), 24);
+    if (kc < 24) kc = 24;
+    const int subs = 4;
+
+    hd_text covers = { 0 };
+    int families = 0, widest = 1;
+    bool all_complete = true;
+    hd_text_add(&covers, "covers = {\n");
+    for (int c = 0; c < a->covers; c++) {
+        const hd_cover *cover = a->cover[c];
+        const bool whole = cover->families == 1 || complete(cover, &cover->family[1]);
+        all_complete = all_complete && whole;
+        if (cover->families > families) families = cover->families;
+        hd_text_add(&covers, "{ complete = %s, families = {\n", whole ? "true" : "false");
+        for (int f = 0; f < cover->families; f++) {
+            int qv = choose_width(cover, &cover->family[f], target);
+            if (qv > widest) widest = qv;
+            add_family(&covers, cover, &cover->family[f], target, qv, parts, backward);
+        }
+        hd_text_add(&covers, "} },\n");
+    }
+    hd_text_add(&covers, "},\nhead_cover = { ");
+    double pairs = 0;
+    for (int64_t h = 0; h < a->heads; h++) {
+        int c = a->cover_of_head ? a->cover_of_head[h] : 0;
+        hd_text_add(&covers, "%d, ", c + 1);
+        pairs += (double)a->cover[c]->kept_pairs * (double)a->batch;
+    }
+    hd_text_add(&covers, "},\n");
+
+    /* The structs of the templates, in bytes: blocks, then the chunk. Each is padded to 64 at most twice. */
+    const int64_t nq = widest * vl;
+    const int64_t block = backward ? 5 * dp * nq + 4 * nq : 2 * dp * nq + 5 * nq;
+    const int64_t chunk = backward ? kc * (2 * nq + 4 * dp) : kc * (nq + 2 * dp);
+    const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 128;
+
+    hd_text shape = { 0 };
+    hd_text_add(&shape, "registers = %d, batch = %" PRId64 ", heads = %" PRId64 ", kv_heads = %" PRId64 ", head_dim = %" PRId64 ", queries = %" PRId64 ", keys = %" PRId64 ", scale = %.17g,\n",
+                target->registers, a->batch, a->heads, a->kv_heads, a->head_dim, a->queries, a->keys, a->scale);
+    add_strides(&shape, "stride_q", a->q);
+    add_strides(&shape, "stride_k", a->k);
+    add_strides(&shape, "stride_v", a->v);
+    add_strides(&shape, "stride_out", a->out);
+    if (backward) {
+        add_strides(&shape, "stride_dout", a->dout);
+        add_strides(&shape, "stride_dq", a->dq);
+        add_strides(&shape, "stride_dk", a->dk);
+        add_strides(&shape, "stride_dv", a->dv);
+    }
+
+    plan.phases = parts == 1 ? 1 : families + (backward || !all_complete);
+    plan.phase = HD_NEW_ARRAY(hd_attention_phase, plan.phases);
+    for (int i = 0; i < plan.phases; i++) {
+        hd_attention_phase *p = &plan.phase[i];
+        p->template_name = backward ? "attention_bwd" : "attention_fwd";
+        p->coordinates = hd_format("b%" PRId64 "h%" PRId64 "d%" PRId64 "n%" PRId64, a->batch, a->heads, a->head_dim, a->queries);
+        if (plan.phases > 1) p->coordinates = hd_format("%s_%d", p->coordinates, i + 1);
+        p->parameters = hd_format("%s\nsubs = %d, kc = %" PRId64 ", parts = %d, phases = %d, phase = %d, local_bytes = %" PRId64 ",\n%s",
+                                  shape.data, subs, kc, parts, plan.phases, i + 1, local_bytes, covers.data);
+        p->local_bytes = local_bytes;
+        p->slots = parts == 1 ? owners : !backward ? owners * parts : i == 0 ? owners * parts : a->batch * (a->heads + a->kv_heads) * parts;
+    }
+    plan.signature = backward
+        ? "const hd_run *run, const float *q, const float *k, const float *v, const float *out, const float *lse, const float *dout, float *dq, float *dk, float *dv, float *merge"
+        : "const hd_run *run, int sequences, int used, const float *q, const float *k, const float *v, float *out, float *lse, float *merge";
+    if (!backward && families > 1) plan.merge_bytes = a->batch * a->heads * a->queries * 2 * (int64_t)sizeof(float);
+    plan.useful_flops = (backward ? 10 : 4) * (double)a->head_dim * pairs;
+    return plan;
+}
+
+hd_attention_plan hd_attention_forward(const hd_attention *a, const hd_target *target) { return plan(a, target, false); }
+hd_attention_plan hd_attention_backward(const hd_attention *a, const hd_target *target) { return plan(a, target, true); }

@@ -1,0 +1,55 @@
+/* Attention kernels over pattern covers: which templates, with which parameters, in which order.
+ *
+ * A plan is a list of phases, kernels that are called one after another with the same arguments; each makes one hd_run_slots
+ * call. With enough heads and sequences to keep threads busy (batch * heads slots) there is one phase. With fewer, heads are
+ * cut into parts, and then
+ *   forward    one phase per family, home last, and a first one that clears the merge state if the cover needs it
+ *   backward   one phase that clears dk and dv, then one per family, home first
+ * The results of a plan are the same bits for any number of threads.
+ *
+ * Arguments of every phase:
+ *   forward    const hd_run *run, int sequences, int used, const float *q, const float *k, const float *v, float *out, float *lse, float *merge
+ *   backward   const hd_run *run, const float *q, const float *k, const float *v, const float *out, const float *lse, const float *dout,
+ *              float *dq, float *dk, float *dv, float *merge
+ * sequences, used: only the first `sequences` sequences and, for causal patterns, the first `used` positions are computed; 0: all.
+ * lse is [batch][heads][queries]; merge holds merge_bytes between the phases of one call (NULL where that is 0). Backward writes every
+ * element of dq, dk and dv, which must not overlap anything else. */
+#ifndef HD_ATTENTION_H
+#define HD_ATTENTION_H
+
+#include "../driver/target.h"
+#include "../pattern/pattern.h"
+
+/* Elements between sequences, heads and positions of a tensor; the head_dim elements of a row are contiguous. So
+ * [batch][n][heads][head_dim] inside a wider matrix and [batch][heads][n][head_dim] are both expressible. */
+typedef struct hd_attention_strides { int64_t batch, head, row; } hd_attention_strides;
+
+typedef struct hd_attention {
+    int64_t batch, heads, kv_heads, head_dim, queries, keys;
+    double scale;
+    hd_attention_strides q, k, v, out;          /* forward and backward */
+    hd_attention_strides dout, dq, dk, dv;      /* backward */
+    int covers;                                 /* distinct ones: at most 255 */
+    const hd_cover *const *cover;
+    const int *cover_of_head;                   /* [heads], indices into cover; NULL: all 0 */
+} hd_attention;
+
+typedef struct hd_attention_phase {
+    const char *template_name;                  /* attention_fwd or attention_bwd */
+    const char *coordinates;                    /* for the kernel's name: "h8_d64_n4096_causal..."; the same for all phases of a plan, plus "_1", "_2" */
+    const char *parameters;                     /* Lua table fields, without name and vl */
+    int64_t local_bytes;                        /* scratch per thread */
+    int64_t slots;
+} hd_attention_phase;
+
+typedef struct hd_attention_plan {
+    const char *signature;
+    int phases; hd_attention_phase *phase;
+    int64_t merge_bytes;
+    double useful_flops;                        /* 4 (forward) or 10 (backward) * head_dim * kept pairs */
+} hd_attention_plan;
+
+hd_attention_plan hd_attention_forward(const hd_attention *, const hd_target *);
+hd_attention_plan hd_attention_backward(const hd_attention *, const hd_target *);
+
+#endif

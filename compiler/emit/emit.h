@@ -1,0 +1,28 @@
+/* C text of a whole model: the header, the entries, the kernels, the program's table. Nothing here decides anything: the
+ * programs say which kernel is called with which memory. */
+#ifndef HD_EMIT_H
+#define HD_EMIT_H
+
+#include "../passes/passes.h"
+#include "kernels.h"
+
+typedef struct hd_file { const char *name; const char *text; bool header; } hd_file;
+
+/* A compiled graph, ready to be written. */
+typedef struct hd_model {
+    const hd_graph *graph;
+    const hd_target *target;
+    const char *version;
+    int64_t *weight_offset;        /* by node id */
+    int64_t weights_bytes, state_bytes;
+    int programs; hd_program **program;     /* one for each entry, in order */
+    hd_kernels kernels;
+    int files, file_capacity; hd_file *file;
+} hd_model;
+
+/* Fills model->file: NAME.h, NAME.c, NAME_kernels.h, NAME_KIND_*.c, and NAME_info.c where `info` is asked for. */
+void hd_emit(hd_model *, hd_expander *, bool info, const char *compiler);
+/* `text` without what would end a comment or a line. */
+const char *hd_comment(const char *text);
+
+#endif

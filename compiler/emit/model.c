@@ -1,0 +1,346 @@
+/* The header, the entry functions and the program's table of one model. */
+#include "emit.h"
+#include "../pattern/pattern.h"
+#include <ctype.h>
+#include <limits.h>
+#include <string.h>
+
+const char *hd_comment(const char *text)
+{
+    char *out = hd_strdup(text ? text : "");
+    for (char *c = out; *c; c++) {
+        if (*c == '*' && c[1] == '/') *c = '+';
+        if (*c == '/' && c[1] == '*') *c = '+';
+        if ((unsigned char)*c < ' ' || *c == 127 || *c == '\\') *c = ' ';
+    }
+    return out;
+}
+
+static const char *upper(const char *text)
+{
+    char *out = hd_strdup(text);
+    for (char *c = out; *c; c++) *c = (char)(isalnum((unsigned char)*c) ? toupper((unsigned char)*c) : '_');
+    return out;
+}
+
+static const char *quoted(const char *text)
+{
+    hd_text out = { 0 };
+    hd_text_add(&out, "\"");
+    for (const unsigned char *c = (const unsigned char *)(text ? text : ""); *c; c++) {
+        if (*c == '"' || *c == '\\' || *c == '?') hd_text_add(&out, "\\%c", *c);
+        else if (*c < ' ' || *c >= 127) hd_text_add(&out, "\\%03o", *c);
+        else hd_text_addn(&out, (const char *)c, 1);
+    }
+    hd_text_add(&out, "\"");
+    return out.data;
+}
+
+static void add_file(hd_model *m, const char *name, const char *text, bool header)
+{
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ name, text, header }));
+}
+
+static const char *header_line(const hd_model *m, const char *what)
+{
+    return hd_format("made by heddle %s for %s (target %s). Edits here are lost: edit the spec.\n * %s", m->version, hd_comment(m->graph->spec), m->target->name, what);
+}
+
+static void constant(hd_text *out, const char *name, int64_t value, const char *comment)
+{
+    if (value <= INT_MAX) hd_text_add(out, "enum { %s = %lld };", name, (long long)value);
+    else hd_text_add(out, "#define %s ((size_t)%lldu)", name, (long long)value);
+    hd_text_add(out, "%*s/* %s */\n", (int)(50 - (int)strlen(name) > 1 ? 50 - (int)strlen(name) : 1), "", comment);
+}
+
+static const char *dims(const hd_shape *s)
+{
+    hd_text out = { 0 };
+    hd_text_add(&out, "%s", "");
+    for (int i = 0; i < s->rank; i++) hd_text_add(&out, "[%lld]", (long long)s->size[i]);
+    return out.data;
+}
+
+static const char *c_name(const char *name)
+{
+    char *out = hd_strdup(name);
+    for (char *c = out; *c; c++) if (!isalnum((unsigned char)*c)) *c = '_';
+    static const char *const taken[] = { "memory", "threads", "sequences", "used", "run", "rows", "s", "w", "do", "int", "float", "for", "if", "while", "auto", "long",
+                                         "new", "class", "this", "delete", "template", "operator", "private", "public", "default", "const", "return", "short", "signed", "union", "struct", "enum", "case", "char", "double", "else", "goto", "void", "break", "static", "switch", "register", "inline", "extern", "continue", "volatile", "unsigned", "sizeof", "typedef", "restrict", "bool", "true", "false", "namespace", "using", "virtual", "try", "catch", "throw", "and", "or", "not", "xor", "export", "friend", "mutable", "typename", "explicit", "protected" };
+    for (unsigned i = 0; i < sizeof taken / sizeof *taken; i++) if (!strcmp(out, taken[i])) return hd_format("%s_", out);
+    return isdigit((unsigned char)*out) ? hd_format("t_%s", out) : out;
+}
+
+static void prototype(hd_text *out, const hd_model *m, const hd_entry *e)
+{
+    hd_text_add(out, "int %s_%s(const %s_memory *memory, const hd_threads *threads", m->graph->name, c_name(e->name), m->graph->name);
+    for (int i = 0; i < e->inputs; i++)
+        hd_text_add(out, ", const %s *%s", e->input[i]->dtype == HD_I32 ? "int32_t" : "float", c_name(e->input[i]->name));
+    for (int i = 0; i < e->outputs; i++)
+        hd_text_add(out, ", %s *%s", e->output[i].node->dtype == HD_I32 ? "int32_t" : "float", c_name(e->output[i].name));
+    if (e->causal) hd_text_add(out, ", int sequences, int used");
+    hd_text_add(out, ")");
+}
+
+static bool trains(const hd_entry *e) { return e->effects > 0; }
+
+static void emit_header(hd_model *m)
+{
+    const hd_graph *g = m->graph;
+    const char *up = upper(g->name);
+    hd_text out = { 0 };
+    hd_text_add(&out, "/* %s.h: %s\n *\n", g->name, header_line(m, "The whole interface of one model."));
+    hd_text_add(&out,
+        " * The caller owns every byte. Weights, state and scratch are 64-byte aligned blocks of the sizes below; nothing is allocated,\n"
+        " * printed or kept between calls. Functions are re-entrant: several threads may call at once, each with its own scratch (and,\n"
+        " * for training, its own weights and state). Results are the same bits for any number of threads.\n"
+        " * Every function returns 0, or -1 when threads->count is below 1 or the scratch is not 64-byte aligned; then nothing was written.\n */\n");
+    hd_text_add(&out, "#ifndef HEDDLE_%s_H\n#define HEDDLE_%s_H\n\n#include <stddef.h>\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", up, up);
+    if (g->length) constant(&out, hd_format("%s_LENGTH", up), g->length, "positions of one sequence");
+    if (g->vocab) constant(&out, hd_format("%s_VOCAB", up), g->vocab, "token ids are 0 .. VOCAB - 1");
+    if (g->batch) constant(&out, hd_format("%s_BATCH", up), g->batch, "sequences of one call");
+    constant(&out, hd_format("%s_WEIGHTS_BYTES", up), m->weights_bytes, "weights, laid out as in the table below");
+    constant(&out, hd_format("%s_STATE_BYTES", up), m->state_bytes, "gradients and moments; entries that train need it");
+    int64_t scratch = 0, local = 0;
+    for (int i = 0; i < m->programs; i++) {
+        const hd_program *p = m->program[i];
+        const char *entry = upper(p->entry->name);
+        constant(&out, hd_format("%s_%s_SCRATCH_BYTES", up, entry), p->scratch_bytes, hd_format("scratch of %s, to which", hd_comment(p->entry->name)));
+        constant(&out, hd_format("%s_%s_THREAD_BYTES", up, entry), p->local_bytes, "this is added for each thread");
+        if (p->scratch_bytes > scratch) scratch = p->scratch_bytes;
+        if (p->local_bytes > local) local = p->local_bytes;
+    }
+    constant(&out, hd_format("%s_SCRATCH_BYTES", up), scratch, "enough for any entry, plus");
+    constant(&out, hd_format("%s_THREAD_BYTES", up), local, "this for each thread");
+    hd_text_add(&out,
+        "\n/* Threads, lent by the caller; NULL wherever it is taken: the calling thread alone. Shared by all models of a program.\n"
+        " * run calls task(argument, slot, thread) once for every slot in [0, slots), thread < count, and returns when all have returned. */\n"
+        "#ifndef HD_THREADS_DEFINED\n#define HD_THREADS_DEFINED\ntypedef struct hd_threads {\n    void *context;\n    int count;\n"
+        "    void (*run)(void *context, void (*task)(void *argument, int slot, int thread), void *argument, int slots);\n} hd_threads;\n#endif\n\n");
+    hd_text_add(&out, "typedef struct %s_memory {\n    void *weights;      /* %s_WEIGHTS_BYTES; written only by entries that train */\n"
+                      "    void *state;        /* %s_STATE_BYTES, zeroed before the first step; NULL for entries that do not train */\n"
+                      "    void *scratch;      /* SCRATCH_BYTES + threads * THREAD_BYTES; contents never matter between calls */\n} %s_memory;\n\n", g->name, up, up, g->name);
+    for (int i = 0; i < m->programs; i++) {
+        const hd_entry *e = m->program[i]->entry;
+        hd_text_add(&out, "/* %s\n", hd_comment(e->name));
+        for (int k = 0; k < e->inputs; k++) hd_text_add(&out, " *   %-14s in   %s %s\n", c_name(e->input[k]->name), e->input[k]->dtype == HD_I32 ? "int32" : "float", dims(&e->input[k]->shape));
+        for (int k = 0; k < e->outputs; k++) hd_text_add(&out, " *   %-14s out  %s %s\n", c_name(e->output[k].name), e->output[k].node->dtype == HD_I32 ? "int32" : "float", dims(&e->output[k].node->shape));
+        if (trains(e)) hd_text_add(&out, " *   changes weights and state\n");
+        if (e->causal) hd_text_add(&out, " *   sequences, used: the leading sequences, and positions of each, that matter; 0: all. Outputs beyond them are not to be read.\n");
+        hd_text_add(&out, " */\n");
+        prototype(&out, m, e);
+        hd_text_add(&out, ";\n\n");
+    }
+    hd_text_add(&out, "/* The weights, by byte offset:\n");
+    for (int i = 0; i < g->nodes; i++) {
+        const hd_node *n = g->node[i];
+        if (n->op == HD_OP_param && n->attr.param.role == HD_WEIGHT) hd_text_add(&out, " * %10lld  %s %s\n", (long long)m->weight_offset[i], hd_comment(n->name), dims(&n->shape));
+    }
+    hd_text_add(&out, " */\n\n#ifdef __cplusplus\n}\n#endif\n#endif\n");
+    add_file(m, hd_format("%s.h", g->name), out.data, true);
+}
+
+static const char *address(const hd_model *m, const hd_program *p, const hd_argument *a)
+{
+    const hd_buffer *b = a->view.buffer;
+    const long long at = (long long)(b->offset + 4 * a->view.offset);
+    if (b->area != HD_AREA_ARGUMENT && !strstr(a->type, "float")) {
+        hd_argument plain = *a;
+        plain.type = "float *";
+        return hd_format("(void *)%s", address(m, p, &plain));
+    }
+    switch (b->area) {
+    case HD_AREA_SCRATCH: return hd_format("S(%lld)", at);
+    case HD_AREA_WEIGHTS: return hd_format("W(%lld)", at);
+    case HD_AREA_GRADIENTS: return hd_format("G(%lld)", at);
+    case HD_AREA_MOMENT_1: return hd_format("G(%lld)", (long long)m->weights_bytes + at);
+    case HD_AREA_MOMENT_2: return hd_format("G(%lld)", 2 * (long long)m->weights_bytes + at);
+    case HD_AREA_ARGUMENT: break;
+    }
+    const hd_entry *e = p->entry;
+    const char *name = c_name(b->argument < e->inputs ? e->input[b->argument]->name : e->output[b->argument - e->inputs].name);
+    return a->view.offset ? hd_format("%s + %lld", name, (long long)a->view.offset) : name;
+}
+
+static const char *amount(double flops)
+{
+    return flops >= 1e9 ? hd_format("%.1f Gflop", flops / 1e9) : flops >= 1e6 ? hd_format("%.1f Mflop", flops / 1e6) : flops >= 1e3 ? hd_format("%.0f kflop", flops / 1e3) : "";
+}
+
+static void emit_entries(hd_model *m)
+{
+    const hd_graph *g = m->graph;
+    const char *up = upper(g->name);
+    hd_text out = { 0 };
+    hd_text_add(&out, "/* %s.c: %s */\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n", g->name,
+                header_line(m, "The entries: one line for each step, in the order they run.\n * S scratch, W weights, G gradients and moments, by byte offset."), g->name, g->name);
+    hd_text_add(&out, "#define S(offset) ((float *)(void *)(scratch + (offset)))\n#define W(offset) ((float *)(void *)((unsigned char *)memory->weights + (offset)))\n"
+                      "#define G(offset) ((float *)(void *)((unsigned char *)memory->state + (offset)))\n\n");
+    for (int i = 0; i < m->programs; i++) {
+        const hd_program *p = m->program[i];
+        const hd_entry *e = p->entry;
+        const char *entry = upper(e->name);
+        double flops = 0;
+        for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
+        hd_text_add(&out, "/* %s: %d steps, %s, %lld bytes of scratch where no plan can do with less than %lld. */\n", hd_comment(e->name), p->steps, amount(flops),
+                    (long long)p->scratch_bytes, (long long)p->lower_bound_bytes);
+        prototype(&out, m, e);
+        hd_text_add(&out, "\n{\n    unsigned char *const scratch = memory->scratch;\n    if ((threads && threads->count < 1) || (uintptr_t)scratch %% 64) return -1;\n");
+        hd_text_add(&out, "    const hd_run run = { threads, scratch + %s_%s_SCRATCH_BYTES, %s_%s_THREAD_BYTES };\n", up, entry, up, entry);
+        if (e->causal) {
+            hd_text_add(&out, "    if (sequences < 1 || sequences > %lld) sequences = %lld;\n    if (used < 1 || used > %lld) used = %lld;\n", (long long)g->batch, (long long)g->batch, (long long)g->length, (long long)g->length);
+            if (p->row_limited) hd_text_add(&out, "    const int rows = (sequences - 1) * %lld + used;\n", (long long)g->length);
+            else hd_text_add(&out, "    (void)sequences, (void)used;\n");
+        }
+        hd_text_add(&out, "\n");
+        for (int k = 0; k < p->steps; k++) {
+            const hd_step *s = &p->step[k];
+            hd_text_add(&out, "    /* %s   %s:%d  %s */\n    %s(&run", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops), s->kernel->name);
+            for (int a = 0; a < s->arguments; a++) hd_text_add(&out, ", %s", s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]));
+            hd_text_add(&out, ");\n");
+        }
+        hd_text_add(&out, "    return 0;\n}\n\n");
+    }
+    add_file(m, hd_format("%s.c", g->name), out.data, false);
+}
+
+/* Kernels of one template share a file, up to a cost that keeps both cores of a small machine busy to the end. */
+static void emit_kernels(hd_model *m, hd_expander *x)
+{
+    enum { FILE_CHARACTERS = 24000 };
+    const hd_graph *g = m->graph;
+    hd_text proto = { 0 };
+    hd_text_add(&proto, "/* %s_kernels.h: %s */\n#include \"hd_core.h\"\n\n#if defined(__GNUC__)\n#define HD_HIDDEN __attribute__((visibility(\"hidden\")))\n#else\n#define HD_HIDDEN\n#endif\n\n",
+                g->name, header_line(m, "Every kernel instance; each is defined in the file of its template."));
+    const char *done[64];
+    int kinds = 0;
+    for (int i = 0; i < m->kernels.count; i++) {
+        const hd_kernel *k = m->kernels.kernel[i];
+        hd_text_add(&proto, "HD_HIDDEN void %s(%s);\n", k->name, k->signature);
+        bool seen = false;
+        for (int d = 0; d < kinds; d++) seen = seen || !strcmp(done[d], k->template_name);
+        if (seen) continue;
+        done[kinds++] = k->template_name;
+        int number = 0;
+        hd_text out = { 0 };
+        for (int j = i; j <= m->kernels.count; j++) {
+            const hd_kernel *other = j < m->kernels.count ? m->kernels.kernel[j] : NULL;
+            if (other && strcmp(other->template_name, k->template_name)) continue;
+            if (out.data && (!other || out.length > FILE_CHARACTERS)) {
+                add_file(m, number ? hd_format("%s_%s_%d.c", g->name, k->template_name, number) : hd_format("%s_%s.c", g->name, k->template_name), out.data, false);
+                number++;
+                out = (hd_text){ 0 };
+            }
+            if (!other) continue;
+            if (!out.data)
+                hd_text_add(&out, "/* %s */\n#define HD_VL %d\n#include \"hd_vec.h\"\n#include \"%s_kernels.h\"\n\n",
+                            header_line(m, hd_format("Kernels made from %s.c.tmpl.", k->template_name)), m->target->vl, g->name);
+            hd_text_add(&out, "/* first used for %s */\n%s\n", hd_comment(other->comment), hd_kernel_text(x, &m->kernels, other));
+        }
+    }
+    add_file(m, hd_format("%s_kernels.h", g->name), proto.data ? proto.data : "", true);
+}
+
+static void tensors(hd_text *out, const char *symbol, int count, const char *const *name, hd_node *const *node)
+{
+    hd_text_add(out, "static const hd_tensor %s[] = {\n", symbol);
+    for (int i = 0; i < count; i++) {
+        hd_text_add(out, "    { %s, %s, %d, { ", quoted(name[i]), node[i]->dtype == HD_I32 ? "HD_TYPE_I32" : "HD_TYPE_F32", node[i]->shape.rank);
+        for (int k = 0; k < node[i]->shape.rank; k++) hd_text_add(out, "%lld, ", (long long)node[i]->shape.size[k]);
+        hd_text_add(out, "} },\n");
+    }
+    hd_text_add(out, "    { 0 }\n};\n");
+}
+
+static void patterns(hd_text *out, const hd_graph *g)
+{
+    const hd_pattern *seen[256];
+    int64_t queries[256], keys[256];
+    int count = 0;
+    hd_text_add(out, "static const hd_pattern_info patterns[] = {\n");
+    for (int i = 0; i < g->nodes; i++) {
+        const hd_node *n = g->node[i];
+        if (n->op != HD_OP_attention) continue;
+        const int64_t q = n->input[0]->shape.size[n->input[0]->shape.rank - 2], k = n->input[1]->shape.size[n->input[1]->shape.rank - 2];
+        for (int h = 0; h < n->attr.attention.patterns; h++) {
+            const hd_pattern *p = n->attr.attention.pattern[h];
+            bool known = false;
+            for (int s = 0; s < count; s++) known = known || (hd_pattern_equal(seen[s], p) && queries[s] == q && keys[s] == k);
+            if (known || count == 256) continue;
+            seen[count] = p, queries[count] = q, keys[count++] = k;
+            const int64_t kept = hd_pattern_kept_pairs(p, q, k);
+            hd_text_add(out, "    { %s, %lld, %lld, %lld, %.17g },\n", quoted(hd_pattern_text(p)), (long long)q, (long long)k, (long long)kept, (double)kept / ((double)q * (double)k));
+        }
+    }
+    hd_text_add(out, "    { 0 }\n};\n\n");
+}
+
+static void emit_info(hd_model *m, const char *compiler)
+{
+    const hd_graph *g = m->graph;
+    hd_text out = { 0 };
+    hd_text_add(&out, "/* %s_info.c: %s */\n#include \"%s.h\"\n#include \"hd_model.h\"\n\n", g->name, header_line(m, "What the program's commands know of the model."), g->name);
+    int weights = 0;
+    int64_t parameters = 0;
+    hd_text_add(&out, "static const hd_weight weights[] = {\n");
+    for (int i = 0; i < g->nodes; i++) {
+        const hd_node *n = g->node[i];
+        if (n->op != HD_OP_param || n->attr.param.role != HD_WEIGHT) continue;
+        hd_text_add(&out, "    { %s, %d, { ", quoted(n->name), n->shape.rank);
+        for (int k = 0; k < n->shape.rank; k++) hd_text_add(&out, "%lld, ", (long long)n->shape.size[k]);
+        hd_text_add(&out, "}, %lld, %d, %.17g, %s },\n", (long long)m->weight_offset[i], (int)n->attr.param.init.kind, n->attr.param.init.scale, n->attr.param.decay ? "true" : "false");
+        weights++;
+        parameters += hd_elements(&n->shape);
+    }
+    hd_text_add(&out, "    { 0 }\n};\n\n");
+    for (int i = 0; i < m->programs; i++) {
+        const hd_program *p = m->program[i];
+        const hd_entry *e = p->entry;
+        const char *name[64];
+        hd_node *node[64];
+        if (e->inputs > 64 || e->outputs > 64) hd_fail((hd_where){ g->spec, 0 }, "entry %s has more than 64 inputs or outputs", e->name);
+        for (int k = 0; k < e->inputs; k++) name[k] = e->input[k]->name, node[k] = e->input[k];
+        tensors(&out, hd_format("inputs_%d", i), e->inputs, name, node);
+        for (int k = 0; k < e->outputs; k++) name[k] = e->output[k].name, node[k] = e->output[k].node;
+        tensors(&out, hd_format("outputs_%d", i), e->outputs, name, node);
+        hd_text_add(&out, "static const hd_step steps_%d[] = {\n", i);
+        for (int k = 0; k < p->steps; k++) {
+            const hd_step *s = &p->step[k];
+            hd_text_add(&out, "    { %s, %s, %s, %.0f, %.0f },\n", quoted(s->kernel->name), quoted(hd_comment(s->label)), quoted(hd_format("%s:%d", s->where.file ? s->where.file : "", s->where.line)), s->flops, s->bytes);
+        }
+        hd_text_add(&out, "    { 0 }\n};\nstatic int call_%d(const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)\n{\n", i);
+        hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", g->name, g->name, c_name(e->name));
+        for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(&out, ", tensor[%d]", k);
+        hd_text_add(&out, "%s);\n}\n\n", e->causal ? ", sequences, used" : "");
+    }
+    hd_text_add(&out, "static const hd_entry_info entries[] = {\n");
+    for (int i = 0; i < m->programs; i++) {
+        const hd_program *p = m->program[i];
+        double flops = 0;
+        for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
+        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, call_%d, %d, steps_%d, %.0f },\n", quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
+                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited ? "true" : "false", trains(p->entry) ? "true" : "false", i, p->steps, i, flops);
+    }
+    hd_text_add(&out, "};\n\n");
+    patterns(&out, g);
+    hd_text_add(&out, "static const char *const configs[][2] = {\n");
+    for (int i = 0; i < g->configs; i++) hd_text_add(&out, "    { %s, %s },\n", quoted(g->config[i].key), quoted(g->config[i].value));
+    hd_text_add(&out, "    { 0, 0 }\n};\n\n");
+    const hd_training *t = &g->training;
+    hd_text_add(&out, "const hd_model_info hd_model = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .compiler = %s,\n", quoted(g->name), quoted(m->version), quoted(g->spec), quoted(m->target->name), quoted(compiler));
+    hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .batch = %lld, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->batch, (long long)parameters);
+    hd_text_add(&out, "    .weights_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights,\n", (long long)m->weights_bytes, (long long)m->state_bytes, weights);
+    hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n", m->programs, g->configs);
+    hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",
+                t->present ? "true" : "false", t->lr, t->min_lr, t->beta1, t->beta2, t->epsilon, t->decay, t->clip, t->average, (long long)t->warmup, (long long)t->batch);
+    hd_text_add(&out, "int main(int argc, char **argv) { return hd_app_main(argc, argv); }\n");
+    add_file(m, hd_format("%s_info.c", g->name), out.data, false);
+}
+
+void hd_emit(hd_model *m, hd_expander *x, bool info, const char *compiler)
+{
+    emit_header(m);
+    emit_entries(m);
+    emit_kernels(m, x);
+    if (info) emit_info(m, compiler);
+}

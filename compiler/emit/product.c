@@ -1,0 +1,116 @@
+/* The choice of tiles and blocks. Model (all constants measured on Cascade Lake and Zen 4 with the test's bench mode):
+ *
+ *   one step of k of a tile takes max(mr * nv / 2 multiply-adds, (mr + nv) / 2 loads, 4 of latency) cycles;
+ *   panels of B stream from L2, fetched ahead; rows of A stay in L1 where they fit;
+ *   8 x 3 wins where sizes allow: eight rows use at most half of a cache set even when their stride is a power of two,
+ *   so A needs no copy, and three vectors against eight broadcasts leave the load ports and L2 idle half of the time. */
+#include "product.h"
+
+#include <assert.h>
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+/* Floats up to an odd number of cache lines: local panels that far apart do not meet in one cache set. */
+static int64_t odd_lines(int64_t x) { return ((x + 15) / 16 | 1) * 16; }
+static int64_t round16(int64_t x) { return (x + 15) / 16 * 16; }
+
+/* Half cycles for one step of k over all tiles of one row of panels and all rows; rows are cut into equal tiles. */
+static int64_t tile_cost(int64_t m, int64_t vectors, int64_t mr, int64_t nv)
+{
+    const int64_t tiles = ceil_div(m, mr), rows = ceil_div(m, tiles), tall = m - tiles * (rows - 1);
+    const int64_t panels = ceil_div(vectors, nv), last = vectors - (panels - 1) * nv;
+    int64_t cost = 0;
+    for (int i = 0; i < 4; i++) {
+        const int64_t r = rows - (i & 1), c = i & 2 ? last : nv;
+        const int64_t count = (i & 1 ? tiles - tall : tall) * (i & 2 ? 1 : panels - 1);
+        cost += count * most(most(r * c, r + c), 8);
+    }
+    return cost;
+}
+
+static void choose_tile(hd_product *p, const hd_product_target *target)
+{
+    /* In order of preference; a later one must be 2 % cheaper. One and two rows: more vectors hide the latency. */
+    static const struct { int registers, mr, nv; } tiles[] = {
+        { 32, 8, 3 }, { 32, 12, 2 }, { 32, 6, 4 }, { 32, 4, 5 }, { 32, 2, 8 }, { 32, 1, 8 },
+        { 16, 6, 2 }, { 16, 4, 3 }, { 16, 2, 4 }, { 16, 1, 7 },
+    };
+    const int64_t vectors = ceil_div(p->n, target->vl);
+    int64_t best = INT64_MAX;
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
+        if (tiles[i].registers != target->registers) continue;
+        if (p->nv_packed && tiles[i].nv != p->nv_packed) continue;
+        const int nv = (int)least(tiles[i].nv, vectors), mr = (int)least(tiles[i].mr, p->m);
+        const int64_t cost = tile_cost(p->m, vectors, mr, nv);
+        if (best == INT64_MAX || cost * 102 < best * 100) best = cost, p->mr = mr, p->nv = nv;
+    }
+    if (best == INT64_MAX) {           /* panels of a width not in the table */
+        p->nv = p->nv_packed;
+        p->mr = (int)most(1, least(p->m, (target->registers - 4 - p->nv) / p->nv));
+    }
+}
+
+size_t hd_product_local_bytes(const hd_product *p, int vl)
+{
+    const int64_t nr = (int64_t)p->nv * vl, depth = least(p->kc, p->k);
+    const int64_t tiles = ceil_div(p->m, p->mr), rows = ceil_div(p->m, tiles);
+    const int64_t panels = ceil_div(ceil_div(p->n, vl), p->nv), group = most(1, least(panels, p->nc / nr));
+    const int64_t slot_tiles = ceil_div(tiles, p->slots_m);
+    int64_t floats = 0;
+    if (p->trans_a) floats += slot_tiles * odd_lines(depth * rows);
+    if (p->b_kind != HD_B_PACKED) floats += group * odd_lines(depth * nr);
+    if (p->kc < p->k) floats += slot_tiles * rows * group * nr;
+    return (size_t)round16(floats) * 4;
+}
+
+/* More slots, so that threads end together: until there are enough, or they fall below about 50 microseconds of work. */
+static void cut_for_threads(hd_product *p, int64_t wanted, int64_t tiles, int64_t panels)
+{
+    const int64_t work = p->m * p->n * p->k * p->batch / 4000000 + 1;
+    const int64_t aim = least(most(1, ceil_div(wanted, p->batch)), most(1, work / p->batch));
+    if (p->slots_m * p->slots_n >= aim) return;
+    p->slots_m = most(p->slots_m, least(ceil_div(tiles, 2), ceil_div(aim, p->slots_n)));
+    if (p->slots_m * p->slots_n < aim) p->slots_n = most(p->slots_n, least(panels, ceil_div(aim, p->slots_m)));
+}
+
+/* Panels of B are ready and rows of A are read in place: nothing is copied. */
+static void cut_packed(hd_product *p, const hd_product_target *target, int64_t tiles, int64_t panels)
+{
+    /* All of k in one go while a panel fills at most half of L2; else equal blocks, whose partial sums stay in L2. */
+    const int64_t nr = (int64_t)p->nv * target->vl, most_k = most(64, target->l2 / 2 / (4 * nr));
+    p->kc = p->k <= most_k ? p->k : round16(ceil_div(p->k, ceil_div(p->k, most_k)));
+    p->nc = nr * most(1, least(panels, target->l2 * 3 / 8 / (4 * nr * p->kc)));
+    /* The rows of a slot pass by once for every group of panels: they should still be in L2 then. */
+    const int64_t rows = most(64, target->l2 / 4 / (4 * (p->kc < p->k ? p->nc : p->kc)));
+    p->slots_m = least(tiles, ceil_div(p->m, rows));
+    p->slots_n = 1;
+    cut_for_threads(p, 8, tiles, panels);
+}
+
+/* A slot copies its share of A or B into panels, block of k by block of k, so it must be wide and tall to be worth it. */
+static void cut_copied(hd_product *p, const hd_product_target *target, int64_t tiles, int64_t panels)
+{
+    const int64_t nr = (int64_t)p->nv * target->vl, block = target->l2 / 4096;       /* 256 squared floats: a quarter of L2 */
+    p->kc = p->k <= block * 3 / 2 ? p->k : round16(ceil_div(p->k, ceil_div(p->k, block)));
+    const int64_t widest = most(1, target->l2 / 4 / (4 * nr * p->kc));
+    p->nc = nr * least(panels, widest);
+    p->slots_n = p->kc < p->k || p->trans_a ? ceil_div(panels, widest) : 1;
+    p->slots_m = p->kc < p->k || p->trans_a ? least(tiles, ceil_div(p->m, block)) : 1;
+    cut_for_threads(p, 4, tiles, panels);
+}
+
+void hd_product_choose(hd_product *p, const hd_product_target *target)
+{
+    assert(p->m > 0 && p->n > 0 && p->k > 0 && p->batch > 0 && target->vl > 0);
+    choose_tile(p, target);
+    const int64_t nr = (int64_t)p->nv * target->vl, tiles = ceil_div(p->m, p->mr), panels = ceil_div(p->n, nr);
+    p->copy_a = p->trans_a;
+    p->ahead = 8;
+    p->packed_bytes = p->b_kind == HD_B_PACKED ? (size_t)round16(panels * nr * p->k) * 4 : 0;
+    if (p->trans_a || p->b_kind != HD_B_PACKED) cut_copied(p, target, tiles, panels);
+    else cut_packed(p, target, tiles, panels);
+    p->slots = p->batch * p->slots_m * p->slots_n;
+    p->mc = ceil_div(tiles, p->slots_m) * p->mr;
+    p->local_bytes = hd_product_local_bytes(p, target->vl);
+}

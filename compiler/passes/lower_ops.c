@@ -1,0 +1,607 @@
+/* One function for each op with a kernel of its own: which template, with which parameters, on which memory. */
+#include "lower.h"
+#include "../emit/attention.h"
+#include "../emit/product.h"
+#include "../pattern/pattern.h"
+#include <string.h>
+
+#define LL(x) ((long long)(x))
+
+static const char *label(const hd_node *n, const hd_epilogue *e)
+{
+    const bool plain = !e || !strcmp(e->coordinates.data, "plain");
+    return hd_format("%s%s%s%s%s %s", n->name ? n->name : "", n->name ? ": " : "", hd_ops[n->op].name, plain ? "" : " ", plain ? "" : e->coordinates.data, hd_shape_text(&n->shape));
+}
+
+static const char *signature_of(const hd_epilogue *e) { return e->signature.data ? e->signature.data : ""; }
+static const char *arguments_of(const hd_epilogue *e) { return e->signature.data ? e->signature.data + 2 : ""; }
+
+/* The same declarations as a Lua list of { type, name }, as the product template takes them. */
+static const char *argument_list(const hd_epilogue *e)
+{
+    hd_text out = { 0 };
+    hd_text_add(&out, "{ ");
+    for (int i = 0; i < e->operands; i++) hd_text_add(&out, "{ \"%s\", \"e%d\" }, ", e->operand[i].type, i);
+    hd_text_add(&out, "}");
+    return out.data;
+}
+
+/* ---- products ---- */
+
+/* A matrix operand as [batch][rows][cols] of the logical (untransposed) operand's memory order. */
+typedef struct matrix { hd_view view; bool transposed; int64_t ld, batch_stride; } matrix;
+
+static matrix matrix_of(hd_lowering *l, hd_node *n, int64_t batch, int64_t rows, int64_t cols)
+{
+    const hd_shape shape = { 3, { batch, rows, cols } };
+    hd_view v = hd_lower_view(l, n), m;
+    const bool fits = hd_view_reshape(&v, &shape, &m);
+    if (fits && (cols == 1 || m.stride[2] == 1) && (rows == 1 || m.stride[1] >= cols)) return (matrix){ v, false, rows > 1 ? m.stride[1] : cols, batch > 1 ? m.stride[0] : 0 };
+    if (fits && (rows == 1 || m.stride[1] == 1) && (cols == 1 || m.stride[2] >= rows)) return (matrix){ v, true, cols > 1 ? m.stride[2] : rows, batch > 1 ? m.stride[0] : 0 };
+    v = hd_lower_dense(l, n);
+    return (matrix){ v, false, cols, batch > 1 ? rows * cols : 0 };
+}
+
+static bool same_view(const hd_view *a, const hd_view *b) { return a->buffer == b->buffer && a->offset == b->offset; }
+
+/* Panels of B, packed once for all products of the entry that want them so. */
+static hd_view packed_panels(hd_lowering *l, const hd_node *n, const matrix *b, bool transposed, const hd_product *p)
+{
+    for (int i = 0; i < l->packs; i++)
+        if (same_view(&l->pack[i].of, &b->view) && l->pack[i].transposed == transposed && l->pack[i].nr == p->nv) return l->pack[i].packed;
+    const hd_view packed = hd_view_dense(hd_lower_buffer(l, (int64_t)p->packed_bytes, "packed panels"), &(hd_shape){ 1, { (int64_t)p->packed_bytes / 4 } });
+    hd_step *s = hd_step_new(hd_format("%s: pack %lldx%lld", b->view.buffer->what ? b->view.buffer->what : "operand", LL(p->k), LL(p->n)), n->where);
+    s->kernel = hd_kernel_get(l->kernels, "pack", hd_format("%lldx%lld%s", LL(p->k), LL(p->n), transposed ? "_transposed" : ""), "const hd_run *run, const float *b, float *packed",
+                              hd_format("n = %lld, k = %lld, transposed = %s, ld_b = %lld, nv = %d", LL(p->n), LL(p->k), transposed ? "true" : "false", LL(b->ld), p->nv), 0, s->label);
+    hd_step_view(s, "const float *", b->view, false);
+    hd_step_view(s, "float *", packed, true);
+    s->bytes = 8.0 * (double)(p->n * p->k);
+    hd_lower_push(l, s);
+    HD_PUSH(l->pack, l->packs, l->pack_capacity, ((struct hd_pack){ b->view, transposed, p->nv, packed }));
+    return packed;
+}
+
+static void lower_product(hd_lowering *l, const hd_fused *fused)
+{
+    hd_node *n = fused->root, *x = n->input[0], *y = n->input[1];
+    const bool shared = y->shape.rank == 2, trans_a = n->attr.matmul.trans_a, trans_b = n->attr.matmul.trans_b;
+    const int rank = n->shape.rank;
+    const int64_t cols = n->shape.size[rank - 1];
+    const int64_t depth = x->shape.size[x->shape.rank - (trans_a ? 2 : 1)];
+    int64_t rows = n->shape.size[rank - 2], batch = 1;
+    for (int i = 0; i < rank - 2; i++) batch *= n->shape.size[i];
+    if (shared && !trans_a) rows *= batch, batch = 1;
+
+    matrix a = matrix_of(l, x, batch, trans_a ? depth : rows, trans_a ? rows : depth);
+    matrix b = matrix_of(l, y, shared ? 1 : batch, trans_b ? cols : depth, trans_b ? depth : cols);
+    hd_product p = { .m = rows, .n = cols, .k = depth, .batch = batch, .ld_a = a.ld, .ld_b = b.ld, .trans_a = trans_a != a.transposed };
+    const bool b_transposed = trans_b != b.transposed;
+    p.b_kind = b_transposed ? HD_B_TRANSPOSED : HD_B_NATURAL;
+    if (batch == 1 && !p.trans_a && rows >= 16) p.b_kind = HD_B_PACKED;
+    const hd_product_target target = { l->target->vl, l->target->registers, l->target->l1, l->target->l2, l->target->l3, 16 };
+    if (p.b_kind == HD_B_PACKED)
+        for (int i = 0; i < l->packs; i++) if (same_view(&l->pack[i].of, &b.view) && l->pack[i].transposed == b_transposed) p.nv_packed = l->pack[i].nr;
+    hd_product_choose(&p, &target);
+    hd_view b_view = b.view;
+    if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, &b, b_transposed, &p);
+
+    hd_epilogue e = { 0 };
+    hd_map_text(l, fused, false, &e);
+    static const char *const kinds[] = { "packed", "natural", "transposed" };
+    hd_text t = { 0 };
+    hd_text_add(&t, "m = %lld, n = %lld, k = %lld, ld_a = %lld, trans_a = %s, b_kind = \"%s\", ld_b = %lld, batch = %lld, stride_a = %lld, stride_b = %lld, ", LL(p.m), LL(p.n), LL(p.k), LL(p.ld_a),
+                p.trans_a ? "true" : "false", kinds[p.b_kind], LL(p.ld_b), LL(batch), LL(a.batch_stride), LL(b.batch_stride));
+    hd_text_add(&t, "mr = %d, nv = %d, kc = %lld, mc = %lld, nc = %lld, slots_m = %lld, slots_n = %lld, slots = %lld, ahead = %d, local_bytes = %lld, arguments = %s, epilogue = %s", p.mr, p.nv, LL(p.kc),
+                LL(p.mc), LL(p.nc), LL(p.slots_m), LL(p.slots_n), LL(p.slots), p.ahead, LL(p.local_bytes), argument_list(&e), e.lines.data);
+    hd_step *s = hd_step_new(hd_format("%s%sproduct%s%s [%lld,%lld] over %lld%s", n->name ? n->name : "", n->name ? ": " : "", strcmp(e.coordinates.data, "plain") ? " " : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : "",
+                                       LL(rows), LL(cols), LL(depth), batch > 1 ? hd_format(", %lld times", LL(batch)) : ""), n->where);
+    s->kernel = hd_kernel_get(l->kernels, "product", hd_format("%lldx%lldx%lld%s%s_%s", LL(rows), LL(cols), LL(depth), p.trans_a ? "_ta" : "", p.b_kind == HD_B_TRANSPOSED ? "_tb" : "", e.coordinates.data),
+                              hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e)), t.data, (int64_t)p.local_bytes, s->label);
+    hd_step_text(s, batch == 1 && !p.trans_a ? hd_rows_text(l, rows) : hd_format("%lld", LL(rows)));
+    hd_step_view(s, "const float *", a.view, false);
+    hd_step_view(s, "const float *", b_view, false);
+    hd_step_operands(s, &e);
+    s->flops += 2.0 * (double)rows * (double)cols * (double)depth * (double)batch;
+    s->bytes += 4.0 * (double)batch * (double)(rows * depth + (shared ? cols * depth / batch : cols * depth));
+    hd_lower_push(l, s);
+}
+
+/* ---- attention ---- */
+
+/* q-like tensor as [batch][positions][heads][head_dim]: its strides, copying it if its rows are not contiguous. */
+static hd_attention_strides attention_view(hd_lowering *l, const hd_node *attention, hd_node *n, hd_view *view, int64_t heads)
+{
+    const hd_shape *s = &n->shape;
+    const bool first = attention->attr.attention.heads_first;
+    const int64_t dim = attention->attr.attention.head_dim, positions = s->size[s->rank - 2];
+    const int64_t batch = hd_elements(s) / (positions * heads * dim);
+    const hd_shape shape = first ? (hd_shape){ 4, { batch, heads, positions, dim } } : (hd_shape){ 4, { batch, positions, heads, dim } };
+    hd_view as;
+    if (!view->buffer) *view = hd_lower_view(l, n);
+    if (!hd_view_reshape(view, &shape, &as) || (dim > 1 && as.stride[3] != 1)) {
+        *view = hd_lower_dense(l, n);
+        hd_view_reshape(view, &shape, &as);
+    }
+    const int head = first ? 1 : 2, row = first ? 2 : 1;
+    return (hd_attention_strides){ batch > 1 ? as.stride[0] : 0, heads > 1 ? as.stride[head] : 0, positions > 1 ? as.stride[row] : dim };
+}
+
+static void describe(hd_lowering *l, const hd_node *n, hd_attention *a)
+{
+    const hd_node *q = n->input[0], *k = n->input[1];
+    (void)l;
+    a->heads = n->attr.attention.heads, a->kv_heads = n->attr.attention.kv_heads, a->head_dim = n->attr.attention.head_dim;
+    a->queries = q->shape.size[q->shape.rank - 2], a->keys = k->shape.size[k->shape.rank - 2];
+    a->batch = hd_elements(&q->shape) / (a->queries * a->heads * a->head_dim);
+    a->scale = n->attr.attention.scale;
+    const hd_cover **cover = HD_NEW_ARRAY(const hd_cover *, n->attr.attention.patterns);
+    int *of_head = HD_NEW_ARRAY(int, a->heads);
+    for (int h = 0; h < n->attr.attention.patterns; h++) {
+        const hd_pattern *p = n->attr.attention.pattern[h];
+        of_head[h] = -1;
+        for (int before = 0; before < h && of_head[h] < 0; before++) if (hd_pattern_equal(n->attr.attention.pattern[before], p)) of_head[h] = of_head[before];
+        if (of_head[h] >= 0) continue;
+        cover[a->covers] = hd_cover_make(p, a->queries, a->keys);
+        of_head[h] = a->covers++;
+    }
+    a->cover = cover;
+    a->cover_of_head = n->attr.attention.patterns > 1 ? of_head : NULL;
+}
+
+static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention_plan *plan, hd_step *common)
+{
+    hd_view merge = { 0 };
+    if (plan->merge_bytes) merge = hd_view_dense(hd_lower_buffer(l, plan->merge_bytes, "attention merge"), &(hd_shape){ 1, { plan->merge_bytes / 4 } });
+    if (merge.buffer) hd_step_view(common, "float *", merge, true);
+    else hd_step_text(common, "NULL");
+    for (int i = 0; i < plan->phases; i++) {
+        const hd_attention_phase *phase = &plan->phase[i];
+        hd_step *s = HD_NEW(hd_step);
+        *s = *common;
+        s->label = hd_format("%s%s%s %s%s", n->name ? n->name : "", n->name ? ": " : "", hd_ops[n->op].name, hd_pattern_text(n->attr.attention.pattern[0]),
+                             plan->phases > 1 ? hd_format(", phase %d of %d", i + 1, plan->phases) : "");
+        s->kernel = hd_kernel_get(l->kernels, phase->template_name, phase->coordinates, plan->signature, phase->parameters, phase->local_bytes, s->label);
+        s->flops = plan->useful_flops / plan->phases;
+        s->bytes = common->bytes / plan->phases;
+        hd_lower_push(l, s);
+    }
+}
+
+static void lower_attention(hd_lowering *l, hd_node *n)
+{
+    hd_attention a = { 0 };
+    describe(l, n, &a);
+    hd_view view[4] = { { 0 } };
+    a.q = attention_view(l, n, n->input[0], &view[0], a.heads);
+    a.k = attention_view(l, n, n->input[1], &view[1], a.kv_heads);
+    a.v = attention_view(l, n, n->input[2], &view[2], a.kv_heads);
+    view[3] = hd_lower_output(l, n);
+    a.out = attention_view(l, n, n, &view[3], a.heads);
+    const hd_view lse = hd_lower_result(l, n, 1);
+    const hd_attention_plan plan = hd_attention_forward(&a, l->target);
+    hd_step *s = hd_step_new("", n->where);
+    hd_step_text(s, l->program->row_limited ? "sequences" : "0");
+    hd_step_text(s, l->program->row_limited ? "used" : "0");
+    for (int i = 0; i < 3; i++) hd_step_view(s, "const float *", view[i], false);
+    hd_step_view(s, "float *", view[3], true);
+    hd_step_view(s, "float *", lse, true);
+    s->bytes = 4.0 * (double)(2 * hd_elements(&n->shape) + 2 * hd_elements(&n->input[1]->shape));
+    attention_steps(l, n, &plan, s);
+}
+
+static void lower_attention_dx(hd_lowering *l, hd_node *n)
+{
+    hd_attention a = { 0 };
+    describe(l, n, &a);
+    hd_view view[6] = { { 0 } }, grad[3] = { { 0 } };
+    a.q = attention_view(l, n, n->input[0], &view[0], a.heads);
+    a.k = attention_view(l, n, n->input[1], &view[1], a.kv_heads);
+    a.v = attention_view(l, n, n->input[2], &view[2], a.kv_heads);
+    a.out = attention_view(l, n, n->input[3], &view[3], a.heads);
+    view[4] = hd_lower_dense(l, n->input[4]);
+    a.dout = attention_view(l, n, n->input[5], &view[5], a.heads);
+    grad[0] = hd_lower_output(l, n);
+    grad[1] = hd_lower_result(l, n, 1);
+    grad[2] = hd_lower_result(l, n, 2);
+    a.dq = attention_view(l, n, n->input[0], &grad[0], a.heads);
+    a.dk = attention_view(l, n, n->input[1], &grad[1], a.kv_heads);
+    a.dv = attention_view(l, n, n->input[2], &grad[2], a.kv_heads);
+    const hd_attention_plan plan = hd_attention_backward(&a, l->target);
+    hd_step *s = hd_step_new("", n->where);
+    for (int i = 0; i < 6; i++) hd_step_view(s, "const float *", view[i], false);
+    for (int i = 0; i < 3; i++) hd_step_view(s, "float *", grad[i], true);
+    s->bytes = 4.0 * (double)(4 * hd_elements(&n->input[0]->shape) + 4 * hd_elements(&n->input[1]->shape));
+    attention_steps(l, n, &plan, s);
+}
+
+/* ---- rows ---- */
+
+/* A kernel over the rows of a matrix, ended by the fused lines: fixed operands in order, then those of the epilogue. */
+typedef struct row_kernel {
+    const char *template_name, *kind;
+    int64_t rows, cols;
+    hd_text parameters, signature;     /* beyond kind, rows, cols; ", const float *x" */
+    hd_step *step;
+} row_kernel;
+
+static row_kernel row_begin(hd_lowering *l, const hd_node *n, const char *template_name, const char *kind, int64_t rows, int64_t cols)
+{
+    row_kernel k = { .template_name = template_name, .kind = kind, .rows = rows, .cols = cols, .step = hd_step_new("", n->where) };
+    hd_step_text(k.step, hd_rows_text(l, rows));
+    return k;
+}
+
+static void row_operand(row_kernel *k, const char *type, const char *name, hd_view view, bool writes)
+{
+    hd_text_add(&k->signature, ", %s%s", type, name);
+    hd_step_view(k->step, type, view, writes);
+    k->step->bytes += 4.0 * (double)hd_elements(&view.shape);
+}
+
+/* A matrix operand whose rows are `ld` apart; the template's parameter of that name says so. */
+static void row_matrix(hd_lowering *l, row_kernel *k, const char *name, const char *ld_name, hd_node *n)
+{
+    int64_t ld;
+    const hd_view v = hd_lower_matrix(l, n, k->rows, k->cols, &ld);
+    row_operand(k, "const float *", name, v, false);
+    hd_text_add(&k->parameters, ", %s = %lld", ld_name, LL(ld));
+}
+
+static void row_end(hd_lowering *l, row_kernel *k, const hd_fused *fused)
+{
+    hd_epilogue e = { 0 };
+    hd_map_text(l, fused, false, &e);
+    const hd_node *n = fused->root;
+    hd_step *s = k->step;
+    s->label = label(n, &e);
+    hd_step_operands(s, &e);
+    s->flops += hd_node_flops(n);
+    s->kernel = hd_kernel_get(l->kernels, k->template_name, hd_format("%s_%lldx%lld%s%s", k->kind, LL(k->rows), LL(k->cols), strcmp(e.coordinates.data, "plain") ? "_" : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : ""),
+                              hd_format("const hd_run *run, int rows%s%s", k->signature.data ? k->signature.data : "", signature_of(&e)),
+                              hd_format("kind = \"%s\", rows = %lld, cols = %lld%s, arguments = \"%s\", epilogue = %s", k->kind, LL(k->rows), LL(k->cols), k->parameters.data ? k->parameters.data : "", arguments_of(&e), e.lines.data),
+                              0, s->label);
+    hd_lower_push(l, s);
+}
+
+static void lower_norm(hd_lowering *l, const hd_fused *fused)
+{
+    hd_node *n = fused->root;
+    const bool layer = n->op == HD_OP_layer_norm || n->op == HD_OP_layer_norm_dx || n->op == HD_OP_layer_norm_dgain;
+    const bool forward = n->op == HD_OP_layer_norm || n->op == HD_OP_rms_norm, dgain = n->op == HD_OP_layer_norm_dgain || n->op == HD_OP_rms_norm_dgain;
+    hd_node *x = forward ? n->input[0] : n->input[1];
+    const int64_t cols = hd_columns(x), rows = hd_elements(&x->shape) / cols;
+    row_kernel k = row_begin(l, n, "norm", hd_ops[n->op].name, rows, cols);
+    int at = 0;
+    if (!forward) row_matrix(l, &k, "dy", "ld_dy", n->input[at++]);
+    row_matrix(l, &k, "x", "ld_x", n->input[at++]);
+    if (!dgain) row_operand(&k, "const float *", "gain", hd_lower_dense(l, n->input[at++]), false);
+    if (forward && layer) row_operand(&k, "const float *", "bias", hd_lower_dense(l, n->input[at++]), false);
+    if (forward) {
+        hd_text_add(&k.parameters, ", epsilon = %.17g", n->attr.norm.epsilon);
+        if (layer) row_operand(&k, "float *", "mean", hd_lower_result(l, n, 1), true);
+        row_operand(&k, "float *", "rstd", hd_lower_result(l, n, layer ? 2 : 1), true);
+    } else {
+        if (layer) row_operand(&k, "const float *", "mean", hd_lower_dense(l, n->input[at++]), false);
+        row_operand(&k, "const float *", "rstd", hd_lower_dense(l, n->input[at++]), false);
+    }
+    row_end(l, &k, fused);
+}
+
+static void lower_softmax(hd_lowering *l, const hd_fused *fused)
+{
+    hd_node *n = fused->root;
+    const int64_t cols = hd_columns(n), rows = hd_elements(&n->shape) / cols;
+    const bool forward = n->op == HD_OP_softmax;
+    row_kernel k = row_begin(l, n, "softmax", hd_ops[n->op].name, rows, cols);
+    row_matrix(l, &k, forward ? "x" : "y", "ld_x", n->input[0]);
+    if (!forward) row_matrix(l, &k, "dy", "ld_dy", n->input[1]);
+    row_end(l, &k, fused);
+}
+
+static void lower_cross_entropy(hd_lowering *l, hd_node *n)
+{
+    const int64_t cols = hd_columns(n->input[0]), rows = hd_elements(&n->input[0]->shape) / cols;
+    int64_t ld;
+    const hd_view logits = hd_lower_matrix(l, n->input[0], rows, cols, &ld);
+    hd_step *s = hd_step_new(label(n, NULL), n->where);
+    s->kernel = hd_kernel_get(l->kernels, "cross_entropy", hd_format("%lldx%lld", LL(rows), LL(cols)), "const hd_run *run, int rows, const float *logits, const int32_t *targets, float *nll, float *lse",
+                              hd_format("kind = \"cross_entropy\", rows = %lld, cols = %lld, ld = %lld", LL(rows), LL(cols), LL(ld)), 0, s->label);
+    hd_step_text(s, hd_rows_text(l, rows));
+    hd_step_view(s, "const float *", logits, false);
+    hd_step_view(s, "const int32_t *", hd_lower_dense(l, n->input[1]), false);
+    hd_step_view(s, "float *", hd_lower_output(l, n), true);
+    hd_step_view(s, "float *", hd_lower_result(l, n, 1), true);
+    s->flops = 16.0 * (double)rows * (double)cols;
+    s->bytes = 4.0 * (double)rows * (double)cols;
+    hd_lower_push(l, s);
+}
+
+static void lower_cross_entropy_dx(hd_lowering *l, const hd_fused *fused)
+{
+    hd_node *n = fused->root;
+    const int64_t cols = hd_columns(n), rows = hd_elements(&n->shape) / cols;
+    row_kernel k = row_begin(l, n, "cross_entropy", "cross_entropy_dx", rows, cols);
+    row_matrix(l, &k, "logits", "ld", n->input[0]);
+    row_operand(&k, "const int32_t *", "targets", hd_lower_dense(l, n->input[1]), false);
+    row_operand(&k, "const float *", "lse", hd_lower_dense(l, n->input[2]), false);
+    hd_view dnll = hd_lower_view(l, n->input[3]);
+    bool one = true;
+    for (int i = 0; i < dnll.shape.rank; i++) one = one && (dnll.shape.size[i] == 1 || dnll.stride[i] == 0);
+    if (!one) dnll = hd_lower_dense(l, n->input[3]);
+    row_operand(&k, "const float *", "dnll", dnll, false);
+    hd_text_add(&k.parameters, ", dnll_stride = %d", one ? 0 : 1);
+    row_end(l, &k, fused);
+}
+
+static void lower_embedding(hd_lowering *l, const hd_fused *fused)
+{
+    hd_node *n = fused->root;
+    const bool forward = n->op == HD_OP_embedding;
+    hd_node *ids = n->input[forward ? 1 : 0];
+    const int64_t cols = hd_columns(n), rows = hd_elements(&ids->shape);
+    row_kernel k = row_begin(l, n, "embedding", hd_ops[n->op].name, rows, cols);
+    hd_text_add(&k.parameters, ", vocab = %lld", LL(forward ? n->input[0]->shape.size[0] : n->shape.size[0]));
+    if (forward) row_operand(&k, "const float *", "table", hd_lower_dense(l, n->input[0]), false);
+    row_operand(&k, "const int32_t *", "ids", hd_lower_dense(l, ids), false);
+    if (!forward) row_matrix(l, &k, "dy", "ld_dy", n->input[1]);
+    row_end(l, &k, fused);
+}
+
+static void lower_rope(hd_lowering *l, hd_node *n, const hd_fused *fused)
+{
+    hd_node *x = n->input[0];
+    const int axis = n->attr.rope.axis, rank = n->shape.rank;
+    const int64_t cols = hd_columns(n), rows = hd_elements(&n->shape) / cols;
+    int64_t inner = 1;
+    for (int i = axis + 1; i < rank - 1; i++) inner *= n->shape.size[i];
+    row_kernel k = row_begin(l, n, "rope", n->attr.rope.inverse ? "inverse" : "turn", rows, cols);
+    row_matrix(l, &k, "x", "ld_x", x);
+    hd_text_add(&k.parameters, ", length = %lld, inner = %lld, heads = %lld, head_dim = %d, dims = %d, base = %.17g, adjacent = %s, inverse = %s", LL(n->shape.size[axis]), LL(inner), LL(cols / n->attr.rope.head_dim),
+                n->attr.rope.head_dim, n->attr.rope.dims, n->attr.rope.base, n->attr.rope.pairs ? "true" : "false", n->attr.rope.inverse ? "true" : "false");
+    row_end(l, &k, fused);
+}
+
+/* ---- reductions ---- */
+
+static void reduce_step(hd_lowering *l, const hd_node *n, hd_view x, int64_t outer, int64_t reduced, int64_t inner, const hd_epilogue *e)
+{
+    const bool sum = n->op == HD_OP_sum;
+    hd_step *s = hd_step_new(label(n, e), n->where);
+    s->kernel = hd_kernel_get(l->kernels, "reduce", hd_format("%s_%lldx%lldx%lld%s%s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(inner), strcmp(e->coordinates.data, "plain") ? "_" : "", strcmp(e->coordinates.data, "plain") ? e->coordinates.data : ""),
+                              hd_format("const hd_run *run, int rows, const float *x%s", signature_of(e)),
+                              hd_format("op = \"%s\", outer = %lld, reduced = %lld, inner = %lld, arguments = \"%s\", epilogue = %s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(inner), arguments_of(e), e->lines.data), 0, s->label);
+    hd_step_text(s, hd_format("%lld", LL(outer)));
+    hd_step_view(s, "const float *", x, false);
+    hd_step_operands(s, e);
+    s->flops += (double)(outer * reduced * inner);
+    s->bytes += 4.0 * (double)(outer * reduced * inner);
+    hd_lower_push(l, s);
+}
+
+/* One long sum is cut in two, so that more than one thread can work; the cut depends on the size alone. */
+static hd_view partial_sums(hd_lowering *l, const hd_node *n, hd_view x, int64_t *outer, int64_t *reduced, int64_t inner)
+{
+    if (*outer * inner >= 64 || *reduced * inner < 1 << 17) return x;
+    int64_t parts = 0;
+    for (int64_t p = 32; p <= 128 && !parts; p++) if (*reduced % p == 0) parts = p;
+    if (!parts) return x;
+    const hd_view to = hd_view_dense(hd_lower_buffer(l, 4 * *outer * parts * inner, "partial sums"), &(hd_shape){ 3, { *outer, parts, inner } });
+    hd_epilogue e = { 0 };
+    hd_text_add(&e.lines, "{ [==[HD_PUT(e0 + row * %lld + col, acc);]==] }", LL(inner));
+    hd_text_add(&e.signature, ", float *e0");
+    hd_text_add(&e.coordinates, "plain");
+    e.operand[e.operands++] = (hd_argument){ .type = "float *", .view = to, .writes = true };
+    reduce_step(l, n, x, *outer * parts, *reduced / parts, inner, &e);
+    *reduced = parts;
+    return to;
+}
+
+static void lower_reduce(hd_lowering *l, const hd_fused *fused)
+{
+    hd_node *n = fused->root;
+    hd_view x = hd_lower_dense(l, n->input[0]);
+    hd_shape shape = n->input[0]->shape;
+    unsigned axes = n->attr.reduce.axes;
+    for (;;) {
+        int first = 0;
+        while (first < shape.rank - 1 && !(axes >> first & 1)) first++;
+        int end = first;
+        int64_t outer = 1, reduced = 1, inner = 1;
+        for (int i = 0; i < first; i++) outer *= shape.size[i];
+        while (end < shape.rank && ((axes >> end & 1) || shape.size[end] == 1)) reduced *= shape.size[end], axes &= ~(1u << end), shape.size[end] = 1, end++;
+        for (int i = end; i < shape.rank; i++) inner *= shape.size[i];
+        if (n->op == HD_OP_sum) x = partial_sums(l, n, x, &outer, &reduced, inner);
+        bool more = false;
+        for (int i = 0; i < shape.rank; i++) more = more || ((axes >> i & 1) && shape.size[i] > 1);
+        hd_epilogue e = { 0 };
+        if (!more) {
+            hd_map_text(l, fused, false, &e);
+            /* The epilogue counts rows and columns of the result; where the reduced axes are the last, each result is a row of one. */
+            reduce_step(l, n, x, outer, reduced, inner, &e);
+            return;
+        }
+        const hd_view to = hd_view_dense(hd_lower_buffer(l, 4 * outer * inner, "partial sums"), &(hd_shape){ 2, { outer, inner } });
+        hd_text_add(&e.lines, "{ [==[HD_PUT(e0 + row * %lld + col, acc);]==] }", LL(inner));
+        hd_text_add(&e.signature, ", float *e0");
+        hd_text_add(&e.coordinates, "plain");
+        e.operand[e.operands++] = (hd_argument){ .type = "float *", .view = to, .writes = true };
+        reduce_step(l, n, x, outer, reduced, inner, &e);
+        x = to;
+    }
+}
+
+/* ---- memory ---- */
+
+static void number_list(hd_text *out, const char *name, int count, const int64_t *value)
+{
+    hd_text_add(out, "%s%s = { ", out->length ? ", " : "", name);
+    for (int i = 0; i < count; i++) hd_text_add(out, "%lld, ", LL(value[i]));
+    hd_text_add(out, "}");
+}
+
+void hd_lower_copy(hd_lowering *l, const hd_view *from, const hd_view *to, const char *what, hd_where where)
+{
+    hd_step *s = hd_step_new(what, where);
+    hd_text t = { 0 };
+    const int rank = from->shape.rank ? from->shape.rank : 1;
+    const int64_t one = 1;
+    number_list(&t, "sizes", rank, from->shape.rank ? from->shape.size : &one);
+    number_list(&t, "from", rank, from->stride);
+    number_list(&t, "to", rank, to->stride);
+    hd_text coordinates = { 0 };
+    for (int i = 0; i < rank; i++) hd_text_add(&coordinates, "%s%lld", i ? "x" : "", LL(from->shape.rank ? from->shape.size[i] : 1));
+    s->kernel = hd_kernel_get(l->kernels, "permute", coordinates.data, "const hd_run *run, const float *x, float *out", t.data, 0, what);
+    hd_step_view(s, "const float *", *from, false);
+    hd_step_view(s, "float *", *to, true);
+    s->bytes = 8.0 * (double)hd_elements(&from->shape);
+    hd_lower_push(l, s);
+}
+
+static int64_t product_of(const hd_shape *s, int from, int to)
+{
+    int64_t p = 1;
+    for (int i = from; i < to; i++) p *= s->size[i];
+    return p;
+}
+
+static void lower_concat(hd_lowering *l, hd_node *n)
+{
+    if (l->pinned[n->id] && l->pinned[hd_base(n->input[0])->id] && l->pinned[hd_base(n->input[0])->id] == l->pinned[n->id]) {
+        hd_lower_output(l, n);             /* its parts were written in place */
+        return;
+    }
+    const int axis = n->attr.concat.axis;
+    const int64_t rows = product_of(&n->shape, 0, axis);
+    hd_step *s = hd_step_new(label(n, NULL), n->where);
+    int64_t sizes[32], lds[32];
+    if (n->inputs > 32) hd_fail(n->where, "concat joins at most 32 tensors in one call");
+    hd_text signature = { 0 }, t = { 0 };
+    hd_text_add(&signature, "const hd_run *run, int rows");
+    hd_step_text(s, hd_format("%lld", LL(rows)));
+    for (int i = 0; i < n->inputs; i++) {
+        sizes[i] = product_of(&n->input[i]->shape, axis, n->shape.rank);
+        hd_step_view(s, "const float *", hd_lower_matrix(l, n->input[i], rows, sizes[i], &lds[i]), false);
+        hd_text_add(&signature, ", const float *a%d", i);
+    }
+    hd_text_add(&signature, ", float *out");
+    hd_step_view(s, "float *", hd_lower_output(l, n), true);
+    hd_text_add(&t, "rows = %lld", LL(rows));
+    number_list(&t, "sizes", n->inputs, sizes);
+    number_list(&t, "lds", n->inputs, lds);
+    s->kernel = hd_kernel_get(l->kernels, "concat", hd_format("%d_to_%lldx%lld", n->inputs, LL(rows), LL(hd_elements(&n->shape) / rows)), signature.data, t.data, 0, s->label);
+    s->bytes = 8.0 * (double)hd_elements(&n->shape);
+    hd_lower_push(l, s);
+}
+
+static void lower_pad(hd_lowering *l, hd_node *n)
+{
+    const int axis = n->attr.pad.axis;
+    const int64_t rows = product_of(&n->shape, 0, axis), after = product_of(&n->shape, axis + 1, n->shape.rank), size = n->input[0]->shape.size[axis] * after;
+    int64_t ld;
+    hd_step *s = hd_step_new(label(n, NULL), n->where);
+    const hd_view x = hd_lower_matrix(l, n->input[0], rows, size, &ld);
+    s->kernel = hd_kernel_get(l->kernels, "pad", hd_format("%lldx%lld", LL(rows), LL(size)), "const hd_run *run, int rows, const float *x, float *out",
+                              hd_format("rows = %lld, size = %lld, before = %lld, after = %lld, ld_x = %lld", LL(rows), LL(size), LL(n->attr.pad.before * after), LL(n->attr.pad.after * after), LL(ld)), 0, s->label);
+    hd_step_text(s, hd_format("%lld", LL(rows)));
+    hd_step_view(s, "const float *", x, false);
+    hd_step_view(s, "float *", hd_lower_output(l, n), true);
+    s->bytes = 4.0 * (double)(hd_elements(&n->shape) + hd_elements(&n->input[0]->shape));
+    hd_lower_push(l, s);
+}
+
+static void lower_shift(hd_lowering *l, hd_node *n)
+{
+    const bool forward = n->op == HD_OP_shift;
+    const int axis = n->attr.shift.axis;
+    const int64_t rows = product_of(&n->shape, 0, axis), length = n->shape.size[axis], inner = product_of(&n->shape, axis + 1, n->shape.rank);
+    int64_t ld;
+    hd_step *s = hd_step_new(label(n, NULL), n->where);
+    const hd_view x = hd_lower_matrix(l, n->input[0], rows, length * inner, &ld);
+    s->kernel = hd_kernel_get(l->kernels, "shift", hd_format("%s%lldx%lldx%lld", forward ? "" : "back_", LL(rows), LL(length), LL(inner)),
+                              forward ? "const hd_run *run, int rows, const float *x, const float *start, float *out" : "const hd_run *run, int rows, const float *x, float *out",
+                              hd_format("kind = \"%s\", rows = %lld, length = %lld, inner = %lld, ld_x = %lld", forward ? "shift" : "unshift", LL(rows), LL(length), LL(inner), LL(ld)), 0, s->label);
+    hd_step_text(s, l->program->row_limited && axis == 1 && rows == l->rows_batch ? "sequences" : hd_format("%lld", LL(rows)));
+    hd_step_view(s, "const float *", x, false);
+    if (forward) hd_step_view(s, "const float *", hd_lower_dense(l, n->input[1]), false);
+    hd_step_view(s, "float *", hd_lower_output(l, n), true);
+    s->bytes = 8.0 * (double)hd_elements(&n->shape);
+    hd_lower_push(l, s);
+}
+
+/* ---- the optimiser: the whole weight area at once ---- */
+
+static hd_view whole_area(hd_lowering *l, hd_area area)
+{
+    hd_buffer *b = HD_NEW(hd_buffer);
+    b->area = area, b->bytes = l->weights_bytes;
+    return hd_view_dense(b, &(hd_shape){ 1, { l->weights_bytes / 4 } });
+}
+
+static void lower_gradient_norm(hd_lowering *l, hd_node *n)
+{
+    const hd_view partials = hd_view_dense(hd_lower_buffer(l, 64 * 8, "sums of squares"), &(hd_shape){ 1, { 128 } });
+    const char *count = hd_format("count = %lld", LL(l->weights_bytes / 4));
+    hd_step *s = hd_step_new("norm of all gradients, sums of squares", n->where);
+    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_partials", "const hd_run *run, const float *gradient, double *partials", hd_format("kind = \"gradient_norm_partials\", %s", count), 0, s->label);
+    hd_step_view(s, "const float *", whole_area(l, HD_AREA_GRADIENTS), false);
+    hd_step_view(s, "double *", partials, true);
+    s->flops = (double)l->weights_bytes / 2, s->bytes = (double)l->weights_bytes;
+    hd_lower_push(l, s);
+    s = hd_step_new("norm of all gradients", n->where);
+    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_join", "const hd_run *run, const double *partials, const float *hyper, float *norm", hd_format("kind = \"gradient_norm_join\", %s", count), 0, s->label);
+    hd_step_view(s, "const double *", partials, false);
+    hd_step_view(s, "const float *", hd_lower_dense(l, n->input[0]), false);
+    hd_step_view(s, "float *", hd_lower_output(l, n), true);
+    hd_lower_push(l, s);
+}
+
+static void lower_adamw(hd_lowering *l, hd_node *n)
+{
+    hd_text segments = { 0 };
+    hd_text_add(&segments, "{ ");
+    for (int i = 0; i < l->graph->nodes; i++) {
+        const hd_node *w = l->graph->node[i];
+        if (w->op != HD_OP_param || w->attr.param.role != HD_WEIGHT) continue;
+        bool trained = false;
+        for (int k = 2; k < n->inputs; k++) trained = trained || n->input[k] == w;
+        hd_text_add(&segments, "{ start = %lld, count = %lld, decay = %s }, ", LL(l->weight_offset[i] / 4), LL(hd_elements(&w->shape)), trained && w->attr.param.decay ? "true" : "false");
+    }
+    hd_text_add(&segments, "}");
+    const hd_view norm = hd_lower_dense(l, n->input[1]);
+    hd_step *s = hd_step_new("AdamW on all weights", n->where);
+    s->kernel = hd_kernel_get(l->kernels, "optimiser", "adamw", "const hd_run *run, const float *hyper, const float *norm, float *weight, const float *gradient, float *m, float *v",
+                              hd_format("kind = \"adamw\", count = %lld, segments = %s", LL(l->weights_bytes / 4), segments.data), 0, s->label);
+    hd_step_view(s, "const float *", hd_lower_dense(l, n->input[0]), false);
+    hd_step_view(s, "const float *", norm, false);
+    hd_step_view(s, "float *", whole_area(l, HD_AREA_WEIGHTS), true);
+    hd_step_view(s, "const float *", whole_area(l, HD_AREA_GRADIENTS), false);
+    hd_step_view(s, "float *", whole_area(l, HD_AREA_MOMENT_1), true);
+    hd_step_view(s, "float *", whole_area(l, HD_AREA_MOMENT_2), true);
+    s->flops = 5.0 * (double)l->weights_bytes, s->bytes = 7.0 * (double)l->weights_bytes;
+    hd_lower_push(l, s);
+    l->view[n->id] = norm;
+}
+
+void hd_lower_root(hd_lowering *l, const hd_fused *fused)
+{
+    hd_node *n = fused->root;
+    switch (n->op) {
+    case HD_OP_matmul: lower_product(l, fused); break;
+    case HD_OP_attention: lower_attention(l, n); break;
+    case HD_OP_attention_dx: lower_attention_dx(l, n); break;
+    case HD_OP_layer_norm: case HD_OP_layer_norm_dx: case HD_OP_layer_norm_dgain:
+    case HD_OP_rms_norm: case HD_OP_rms_norm_dx: case HD_OP_rms_norm_dgain: lower_norm(l, fused); break;
+    case HD_OP_softmax: case HD_OP_softmax_dx: lower_softmax(l, fused); break;
+    case HD_OP_cross_entropy: lower_cross_entropy(l, n); break;
+    case HD_OP_cross_entropy_dx: lower_cross_entropy_dx(l, fused); break;
+    case HD_OP_embedding: case HD_OP_embedding_dw: lower_embedding(l, fused); break;
+    case HD_OP_rope: lower_rope(l, n, fused); break;
+    case HD_OP_sum: case HD_OP_reduce_max: lower_reduce(l, fused); break;
+    case HD_OP_concat: lower_concat(l, n); break;
+    case HD_OP_pad: lower_pad(l, n); break;
+    case HD_OP_shift: case HD_OP_unshift: lower_shift(l, n); break;
+    case HD_OP_gradient_norm: lower_gradient_norm(l, n); break;
+    case HD_OP_adamw: lower_adamw(l, n); break;
+    default: hd_fail(n->where, "internal: no kernel makes %s", hd_ops[n->op].name);
+    }
+}

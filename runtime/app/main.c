@@ -1,0 +1,62 @@
+/* The program made from a model: picks the command. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "app.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct { const char *name, *summary; int (*run)(int argc, char **argv); } commands[] = {
+    { "info", "parameters, memory, patterns", hd_command_info },
+    { "train", "learn from a file", hd_command_train },
+    { "eval", "bits per byte of a file's held-out part", hd_command_eval },
+    { "sample", "continue a prompt", hd_command_sample },
+    { "run", "call one entry on tensors of a file", hd_command_run },
+    { "bench", "time the kernels against this machine's peak", hd_command_bench },
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_help(void)
+{
+    printf("%s: a model compiled by heddle %s from %s\n\n", hd_model.name, hd_model.version, hd_model.spec);
+    for (int i = 0; i < COMMANDS; i++) printf("  %s %-7s %s\n", hd_model.name, commands[i].name, commands[i].summary);
+    printf("\n%s COMMAND --help lists the command's flags.\n", hd_model.name);
+}
+
+/* A mapped file that shrinks while it is read ends in this signal. */
+static void on_bus_error(int signal)
+{
+    static const char text[] = "a data or weights file was truncated while it was read\n";
+    (void)signal;
+    if (write(2, text, sizeof text - 1) < 0) _exit(2);
+    _exit(1);
+}
+
+int hd_app_main(int argc, char **argv)
+{
+    signal(SIGXFSZ, SIG_IGN);        /* a file size limit then is a write error with a message */
+    signal(SIGBUS, on_bus_error);
+    if (argc < 2) {
+        fprintf(stderr, "%s: name a command: info train eval sample run bench; --help explains them\n", hd_model.name);
+        return 1;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        print_help();
+        return 0;
+    }
+    if (strcmp(name, "--version") == 0) {
+        printf("%s, made by heddle %s for %s\n", hd_model.name, hd_model.version, hd_model.target);
+        return 0;
+    }
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0) {
+            int status = commands[i].run(argc - 1, argv + 1);
+            if (fflush(stdout) != 0) hd_app_fail("%s: standard output cannot be written", name);
+            return status;
+        }
+    hd_app_fail("unknown command '%s'; valid: info train eval sample run bench --help --version", name);
+}

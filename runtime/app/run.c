@@ -1,0 +1,111 @@
+/* run ENTRY: calls one entry on tensors of a safetensors file, for tests and for programs in other languages. */
+#include "app.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/hd_pool.h"
+#include "weights.h"
+
+static const char *const state_prefix[] = { "gradient.", "moment_1.", "moment_2." };
+
+static void read_inputs(const hd_entry_info *entry, const char *path, void **tensor)
+{
+    if (!entry->inputs) return;
+    if (!path) hd_app_fail("run %s: name the inputs: --in FILE", entry->name);
+    hd_safetensors *file = hd_safetensors_open(path);
+    for (int i = 0; i < entry->inputs; i++) {
+        const hd_tensor *input = &entry->input[i];
+        const hd_st_tensor *found = hd_safetensors_find(file, input->name);
+        if (!found) {
+            const char *list = "";
+            for (int j = 0; j < entry->inputs; j++)
+                list = hd_app_text("%s%s %s %s %s", list, j ? "," : "", entry->input[j].name, entry->input[j].type == HD_TYPE_F32 ? "f32" : "i32",
+                                   hd_app_shape(entry->input[j].rank, entry->input[j].size));
+            hd_app_fail("%s: no tensor '%s'; entry %s reads:%s", path, input->name, entry->name, list);
+        }
+        if (input->type == HD_TYPE_F32) hd_safetensors_read_f32(file, found, input->rank, input->size, tensor[i]);
+        else hd_safetensors_read_i32(file, found, input->rank, input->size, tensor[i]);
+    }
+    hd_safetensors_close(file);
+}
+
+static void write_state(const char *path, void *state)
+{
+    hd_st_item *item = hd_app_alloc((size_t)hd_model.weights * 3 * sizeof *item);
+    int items = 0;
+    for (int i = 0; i < 3; i++) items += hd_weights_items(item + items, state_prefix[i], (char *)state + hd_model.state_bytes / 3 * (size_t)i);
+    hd_safetensors_write(path, item, items, NULL, 0);
+    free(item);
+}
+
+static void read_state(const char *path, void *state)
+{
+    hd_safetensors *file = hd_safetensors_open(path);
+    for (int i = 0; i < 3; i++) hd_weights_read(file, state_prefix[i], (char *)state + hd_model.state_bytes / 3 * (size_t)i);
+    hd_safetensors_close(file);
+}
+
+int hd_command_run(int argc, char **argv)
+{
+    const char *name = NULL, *in = NULL, *out = NULL, *weights = NULL, *weights_out = NULL, *state_in = NULL, *state_out = NULL;
+    int64_t threads = hd_app_processors(), seed = 1, sequences = 0, used = 0;
+    hd_option option[] = {
+        { "in", "FILE", HD_OPTION_TEXT, &in, 0, 0, "the entry's inputs by name (safetensors); others are ignored", false },
+        { "out", "FILE", HD_OPTION_TEXT, &out, 0, 0, "the entry's outputs by name", false },
+        { "weights", "FILE", HD_OPTION_TEXT, &weights, 0, 0, "weights; without: initial ones by --seed", false },
+        { "weights-out", "FILE", HD_OPTION_TEXT, &weights_out, 0, 0, "weights after the call", false },
+        { "state-in", "FILE", HD_OPTION_TEXT, &state_in, 0, 0, "gradients and moments before the call; without: zeros", false },
+        { "state-out", "FILE", HD_OPTION_TEXT, &state_out, 0, 0, "gradient.NAME, moment_1.NAME, moment_2.NAME after the call", false },
+        { "sequences", "N", HD_OPTION_COUNT, &sequences, 0, 1e9, "leading batch rows that matter; 0: all (causal entries)", false },
+        { "used", "N", HD_OPTION_COUNT, &used, 0, 1e9, "leading positions that matter; 0: all (causal entries)", false },
+        { "seed", "S", HD_OPTION_COUNT, &seed, 0, 9e15, "of initial weights", false },
+        { "threads", "T", HD_OPTION_COUNT, &threads, 1, HD_MAX_THREADS, "threads", false },
+    };
+    hd_command command = { "run", "ENTRY", "call one entry on tensors of a file", option, sizeof option / sizeof option[0], &name, 1 };
+    if (!hd_options_parse(&command, argc, argv)) hd_app_entry("");
+    const hd_entry_info *entry = hd_app_entry(name);
+    if ((sequences || used) && !entry->causal) hd_app_fail("run: entry %s is not causal: --sequences and --used are not valid for it", name);
+    if (sequences > hd_model.batch && hd_app_language_model()) hd_app_fail("--sequences %lld: at most %lld", (long long)sequences, (long long)hd_model.batch);
+    if (used > hd_model.length && hd_app_language_model()) hd_app_fail("--used %lld: at most %lld", (long long)used, (long long)hd_model.length);
+    if ((state_in || state_out) && !entry->trains) hd_app_fail("run: entry %s does not train: --state-in and --state-out are not valid for it", name);
+    if (!out && !weights_out && !state_out) hd_app_fail("run: name the outputs: --out FILE");
+
+    hd_memory memory = { 0 };
+    void *block, *tensor[entry->inputs + entry->outputs + 1];
+    hd_area area[] = {
+        { "weights", hd_model.weights_bytes, &memory.weights },
+        { "gradients and moments", entry->trains ? hd_model.state_bytes : 0, &memory.state },
+        { "scratch", hd_app_scratch_bytes(entry, (int)threads), &memory.scratch },
+        { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
+    };
+    hd_app_map_areas(area, 4);
+    hd_app_bind_tensors(entry, block, tensor);
+    read_inputs(entry, in, tensor);
+    if (weights) {
+        hd_weights_load(weights, memory.weights);
+    } else if (hd_model.weights) {
+        fprintf(stderr, "run: no --weights: initial weights of seed %lld\n", (long long)seed);
+        hd_weights_initialise(memory.weights, (uint64_t)seed);
+    }
+    if (state_in) read_state(state_in, memory.state);
+
+    hd_pool *pool = hd_app_pool((int)threads);
+    if (entry->call(&memory, hd_pool_threads(pool), tensor, (int)sequences, (int)used) != 0) hd_app_fail("run: entry %s refused its arguments", name);
+    hd_pool_free(pool);
+
+    if (out) {
+        hd_st_item *item = hd_app_alloc((size_t)entry->outputs * sizeof *item);
+        for (int i = 0; i < entry->outputs; i++) {
+            const hd_tensor *output = &entry->output[i];
+            item[i] = (hd_st_item){ output->name, output->type == HD_TYPE_F32 ? HD_ST_F32 : HD_ST_I32, output->rank, output->size, tensor[entry->inputs + i] };
+        }
+        hd_safetensors_write(out, item, entry->outputs, NULL, 0);
+        free(item);
+    }
+    if (weights_out) hd_weights_save(weights_out, memory.weights, NULL, 0);
+    if (state_out) write_state(state_out, memory.state);
+    return 0;
+}

@@ -1,0 +1,50 @@
+/* safetensors: named tensors in one file. 8 bytes little-endian header length, a JSON object
+ * {"name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, ..., "__metadata__": {"key": "text"}}, then the data.
+ * Source: the format's README (github.com/huggingface/safetensors). A file is taken as hostile: nothing in it is believed
+ * before it is checked. The JSON subset above is read here, so that programs need no library beyond libc. */
+#ifndef HD_SAFETENSORS_H
+#define HD_SAFETENSORS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "file.h"
+
+enum { HD_ST_RANK = 8 };
+typedef enum hd_st_type { HD_ST_F32, HD_ST_I32, HD_ST_F16, HD_ST_BF16, HD_ST_F64, HD_ST_I64, HD_ST_U8, HD_ST_OTHER } hd_st_type;
+
+typedef struct hd_st_tensor {
+    const char *name, *dtype;        /* dtype as the file spells it */
+    hd_st_type type;
+    int rank;
+    int64_t size[HD_ST_RANK];
+    size_t begin, end;               /* bytes, from the start of the data */
+    const unsigned char *data;       /* no alignment is promised */
+} hd_st_tensor;
+
+typedef struct hd_st_meta { const char *key, *value; } hd_st_meta;      /* of __metadata__ */
+
+typedef struct hd_safetensors {
+    const char *path;
+    hd_file_map map;
+    char *header;                    /* names point into it */
+    int count; hd_st_tensor *tensor; /* sorted by name */
+    int metas; hd_st_meta *meta;
+} hd_safetensors;
+
+/* Fails with "path: what is wrong" for anything that is not a whole, consistent file. */
+hd_safetensors *hd_safetensors_open(const char *path);
+void hd_safetensors_close(hd_safetensors *);
+const hd_st_tensor *hd_safetensors_find(const hd_safetensors *, const char *name);   /* NULL: not there */
+const char *hd_safetensors_meta(const hd_safetensors *, const char *key);            /* NULL: not there */
+
+/* Copies a tensor, converting: to f32 from F32, F16, BF16, F64; to i32 from I32, I64, U8 (values outside i32 fail).
+ * Shapes must agree (one element agrees with any shape of one element). Fails with path, name and both shapes. */
+void hd_safetensors_read_f32(const hd_safetensors *, const hd_st_tensor *, int rank, const int64_t *size, float *out);
+void hd_safetensors_read_i32(const hd_safetensors *, const hd_st_tensor *, int rank, const int64_t *size, int32_t *out);
+
+/* Writes 4-byte tensors atomically. Fails with a message; the previous file then stands. */
+typedef struct hd_st_item { const char *name; hd_st_type type; int rank; const int64_t *size; const void *data; } hd_st_item;
+void hd_safetensors_write(const char *path, const hd_st_item *, int count, const hd_st_meta *, int metas);
+
+#endif

@@ -1,0 +1,111 @@
+/* Weights of the model (weights.h). */
+#include "weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/hd_random.h"
+
+static float *at(const void *area, const hd_weight *weight) { return (float *)(uintptr_t)((const unsigned char *)area + weight->offset); }
+
+void hd_weights_initialise(void *area, uint64_t seed)
+{
+    for (int i = 0; i < hd_model.weights; i++) {
+        const hd_weight *weight = &hd_model.weight[i];
+        int64_t elements = hd_app_elements(weight->rank, weight->size);
+        uint64_t name = hd_random_name(weight->name);
+        float *out = at(area, weight);
+        for (int64_t e = 0; e < elements; e++) out[e] = (float)hd_init_value(weight->init, weight->scale, seed, name, (uint64_t)e);
+    }
+}
+
+static const char hub_prefix[] = "transformer.";
+
+static const hd_st_tensor *find(const hd_safetensors *file, const char *prefix, const char *name)
+{
+    char *text = hd_app_alloc(strlen(prefix) + strlen(hub_prefix) + strlen(name) + 1);
+    strcat(strcpy(text, prefix), name);
+    const hd_st_tensor *tensor = hd_safetensors_find(file, text);
+    if (!tensor) {
+        if (strncmp(name, hub_prefix, strlen(hub_prefix)) == 0) strcat(strcpy(text, prefix), name + strlen(hub_prefix));
+        else strcat(strcat(strcpy(text, prefix), hub_prefix), name);
+        tensor = hd_safetensors_find(file, text);
+    }
+    free(text);
+    return tensor;
+}
+
+/* Tensors that hub checkpoints carry although no model reads them as weights. */
+static bool known_buffer(const char *name)
+{
+    static const char *const ends[] = { ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq", "lm_head.weight" };
+    size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        size_t end = strlen(ends[i]);
+        if (length >= end && strcmp(name + length - end, ends[i]) == 0) return true;
+    }
+    return false;
+}
+
+void hd_weights_read(const hd_safetensors *file, const char *prefix, void *area)
+{
+    bool *used = hd_app_alloc((size_t)file->count * sizeof *used);
+    for (int i = 0; i < hd_model.weights; i++) {
+        const hd_weight *weight = &hd_model.weight[i];
+        const hd_st_tensor *tensor = find(file, prefix, weight->name);
+        if (!tensor) {
+            int missing = 0;
+            for (int j = i; j < hd_model.weights; j++) missing += !find(file, prefix, hd_model.weight[j].name);
+            hd_app_fail("%s: %d of the model's %d tensors missing, the first is '%s%s' %s", file->path, missing, hd_model.weights, prefix, weight->name,
+                        hd_app_shape(weight->rank, weight->size));
+        }
+        hd_safetensors_read_f32(file, tensor, weight->rank, weight->size, at(area, weight));
+        used[tensor - file->tensor] = true;
+    }
+    int surplus = 0;
+    const char *first = NULL;
+    for (int i = 0; i < file->count; i++)
+        if (!used[i] && !known_buffer(file->tensor[i].name)) {
+            surplus++;
+            if (!first) first = file->tensor[i].name;
+        }
+    if (surplus && !*prefix) hd_app_fail("%s: %d tensors are not of model %s, the first is '%s'", file->path, surplus, hd_model.name, first);
+    free(used);
+}
+
+void hd_weights_load(const char *path, void *area)
+{
+    hd_safetensors *file = hd_safetensors_open(path);
+    hd_weights_read(file, "", area);
+    hd_safetensors_close(file);
+}
+
+int hd_weights_items(hd_st_item *item, const char *prefix, const void *area)
+{
+    for (int i = 0; i < hd_model.weights; i++) {
+        const hd_weight *weight = &hd_model.weight[i];
+        const char *name = *prefix ? hd_app_text("%s%s", prefix, weight->name) : weight->name;
+        item[i] = (hd_st_item){ name, HD_ST_F32, weight->rank, weight->size, at(area, weight) };
+    }
+    return hd_model.weights;
+}
+
+void hd_weights_save(const char *path, const void *area, const hd_st_meta *meta, int metas)
+{
+    hd_st_item *item = hd_app_alloc((size_t)hd_model.weights * sizeof *item);
+    hd_weights_items(item, "", area);
+    hd_safetensors_write(path, item, hd_model.weights, meta, metas);
+    free(item);
+}
+
+const char *hd_weights_not_finite(const void *area)
+{
+    for (int i = 0; i < hd_model.weights; i++) {
+        const hd_weight *weight = &hd_model.weight[i];
+        int64_t elements = hd_app_elements(weight->rank, weight->size);
+        const float *value = at(area, weight);
+        for (int64_t e = 0; e < elements; e++)
+            if (!(value[e] - value[e] == 0.0f)) return weight->name;
+    }
+    return NULL;
+}

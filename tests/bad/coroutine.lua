@@ -1,0 +1,1 @@
+local co = coroutine.wrap(function() end)   -- expect: unknown name 'coroutine'

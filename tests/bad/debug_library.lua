@@ -1,0 +1,1 @@
+debug.sethook()   -- expect: unknown name 'debug'

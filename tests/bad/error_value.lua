@@ -1,0 +1,2 @@
+local hd = require "heddle"
+error({})   -- expect: the spec raised an error that is no text but a table

@@ -1,0 +1,1 @@
+math.randomseed()   -- expect: attempt to call a nil value (field 'randomseed')

@@ -1,0 +1,1 @@
+local m = require "nowhere"   -- expect: require "nowhere": there is no file

@@ -1,0 +1,2 @@
+local hd = require "heddle"
+local x = = 3   -- expect: unexpected symbol near '='

@@ -1,0 +1,2 @@
+local hd = require "heddle"
+local x = widht * 2   -- expect: unknown name 'widht'

@@ -1,0 +1,2 @@
+local hd = require "heddle"
+error("no\nsuch\nluck")   -- expect: no such luck

@@ -1,0 +1,280 @@
+/* Covers against the predicate, pair by pair: named cases, then random expressions (HD_COVERS sets how many, HD_SEED which). */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../../compiler/pattern/cover.h"
+
+static const hd_where here = { "cover_test.c", 1 };
+
+static hd_pattern *make(hd_pattern p)
+{
+    hd_pattern *q = HD_NEW(hd_pattern);
+    *q = p;
+    q->where = here;
+    return q;
+}
+static hd_pattern *causal(void) { return make((hd_pattern){ .kind = HD_PATTERN_CAUSAL }); }
+static hd_pattern *full(void) { return make((hd_pattern){ .kind = HD_PATTERN_FULL }); }
+static hd_pattern *window(int64_t left, int64_t right) { return make((hd_pattern){ .kind = HD_PATTERN_WINDOW, .left = left, .right = right }); }
+static hd_pattern *stride(int64_t s) { return make((hd_pattern){ .kind = HD_PATTERN_STRIDE, .stride = s }); }
+static hd_pattern *and(hd_pattern *a, hd_pattern *b) { return make((hd_pattern){ .kind = HD_PATTERN_AND, .a = a, .b = b }); }
+static hd_pattern *or(hd_pattern *a, hd_pattern *b) { return make((hd_pattern){ .kind = HD_PATTERN_OR, .a = a, .b = b }); }
+static hd_pattern *minus(hd_pattern *a, hd_pattern *b) { return make((hd_pattern){ .kind = HD_PATTERN_MINUS, .a = a, .b = b }); }
+static hd_pattern *strided(int64_t l) { return and(causal(), or(window(l - 1, 0), stride(l))); }
+
+#define CHECK(condition) do { if (!(condition)) { printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); return false; } } while (0)
+
+static bool check_shape(const hd_family *f)
+{
+    CHECK(f->groups >= 1 && f->inner >= 1 && f->groups % f->inner == 0);
+    CHECK(f->q_step >= 1 && f->k_step >= f->k_run && f->k_run >= 1);
+    CHECK(f->lo_div >= 1 && f->hi_div >= 1 && f->lo_mul >= 0 && f->hi_mul >= 0 && f->lo_phase >= 0 && f->hi_phase >= 0);
+    CHECK(f->what && *f->what);
+    return true;
+}
+
+/* Counts the pairs of one family in `times`; checks that its groups share no query and no key, and the transposed intervals. */
+static bool count_family(const hd_cover *cover, const hd_family *f, unsigned char *times, unsigned char *rows, unsigned char *columns)
+{
+    int64_t pairs = 0;
+    memset(rows, 0, (size_t)cover->queries);
+    memset(columns, 0, (size_t)cover->keys);
+    CHECK(check_shape(f));
+    for (int64_t g = 0; g < f->groups; g++) {
+        hd_group group = hd_family_group(cover, f, g);
+        CHECK(group.q_start >= 0 && group.k_start >= 0 && group.q_count >= 0 && group.k_count >= 0);
+        int64_t first, last, low = 0, high = 0, column_pairs = 0, group_pairs = 0;
+        for (int64_t u = 0; u < group.k_count; u++) {
+            int64_t j = hd_group_key(&group, u);
+            CHECK(j < cover->keys && !columns[j]);
+            columns[j] = 1;
+            hd_group_column(f, &group, u, &first, &last);
+            for (int64_t t = first; t < last; t++) {
+                int64_t from, to;
+                hd_group_interval(f, &group, t, &from, &to);
+                CHECK(t >= 0 && t < group.q_count && u >= from && u < to);
+                column_pairs++;
+            }
+        }
+        for (int64_t t = 0; t < group.q_count; t++) {
+            int64_t i = group.q_start + group.q_step * t;
+            CHECK(i < cover->queries && !rows[i]);
+            rows[i] = 1;
+            hd_group_interval(f, &group, t, &first, &last);
+            if (t) CHECK(first >= low && (last >= high || last >= group.k_count));
+            low = first;
+            high = last;
+            for (int64_t u = first; u < last; u++) {
+                unsigned char *pair = &times[i * cover->keys + hd_group_key(&group, u)];
+                CHECK(*pair == 0);
+                *pair = 1;
+                group_pairs++;
+            }
+        }
+        CHECK(column_pairs == group_pairs);
+        pairs += group_pairs;
+    }
+    CHECK(pairs == f->kept_pairs);
+    return true;
+}
+
+static bool check_cover(const hd_pattern *p, const hd_cover *cover, unsigned char *times, unsigned char *rows, unsigned char *columns)
+{
+    int64_t pairs = 0, empty = 0;
+    memset(times, 0, (size_t)(cover->queries * cover->keys));
+    CHECK(cover->families >= 1 && cover->families <= 129);
+    for (int k = cover->families - 1; k >= 0; k--) CHECK(count_family(cover, &cover->family[k], times, rows, columns));
+    for (int64_t i = 0; i < cover->queries; i++) CHECK(rows[i]);      /* of family 0, counted last */
+    bool future = false;
+    for (int64_t i = 0; i < cover->queries; i++) {
+        int64_t row = 0;
+        for (int64_t j = 0; j < cover->keys; j++) {
+            bool keeps = hd_pattern_keeps(p, i, j);
+            CHECK(times[i * cover->keys + j] == keeps);
+            row += keeps;
+            future |= keeps && j > i;
+        }
+        pairs += row;
+        empty += row == 0;
+    }
+    CHECK(pairs == cover->kept_pairs && pairs == hd_pattern_kept_pairs(p, cover->queries, cover->keys));
+    CHECK(empty == cover->empty_rows && empty == hd_pattern_empty_rows(p, cover->queries, cover->keys));
+    CHECK(future == !hd_pattern_causal(p, cover->queries, cover->keys));
+    return true;
+}
+
+static bool check_row(const hd_pattern *p, int64_t i, int64_t keys)
+{
+    hd_progression *list;
+    int items = hd_pattern_row(p, i, keys, &list);
+    int64_t j = 0;
+    for (int k = 0; k < items; k++)
+        for (int64_t m = 0; m < list[k].count; m++) {
+            int64_t key = list[k].start + list[k].step * m;
+            CHECK(key >= j && key < keys);
+            for (; j < key; j++) CHECK(!hd_pattern_keeps(p, i, j));
+            CHECK(hd_pattern_keeps(p, i, key));
+            j = key + 1;
+        }
+    for (; j < keys; j++) CHECK(!hd_pattern_keeps(p, i, j));
+    return true;
+}
+
+/* Random expressions. */
+
+static uint64_t random_state;
+static int64_t below(int64_t n)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (int64_t)((random_state >> 11) % (uint64_t)n);
+}
+
+static hd_pattern *random_pattern(int depth, int64_t length)
+{
+    if (depth > 0 && below(4)) {
+        hd_pattern *a = random_pattern(depth - 1, length), *b = random_pattern(depth - 1, length);
+        switch (below(3)) {
+        case 0: return and(a, b);
+        case 1: return or(a, b);
+        default: return minus(a, b);
+        }
+    }
+    switch (below(6)) {
+    case 0: return full();
+    case 1: return causal();
+    case 2: return stride(1 + below(below(2) ? 9 : length + 3));
+    case 3: return window(below(8), 0);
+    default: {
+        int64_t left = below(2 * length + 3) - length / 2;
+        return window(left, below(length + 2) - left);
+    }
+    }
+}
+
+static int64_t random_length(void)
+{
+    static const int64_t primes[] = { 1, 2, 3, 5, 7, 13, 31, 61, 97, 127, 199 };
+    if (!below(8)) return primes[below(11)];
+    return 1 + below(below(4) ? 48 : 200);
+}
+
+static void random_covers_keep_each_pair_exactly_once(void **state)
+{
+    (void)state;
+    const char *count = getenv("HD_COVERS"), *seed = getenv("HD_SEED");
+    int64_t covers = count ? atoll(count) : 20000, irregular = 0;
+    random_state = seed ? strtoull(seed, NULL, 0) : 0x9E3779B97F4A7C15u;
+    printf("random covers: %" PRId64 ", seed 0x%" PRIx64 "\n", covers, random_state);
+    unsigned char *times = malloc(200 * 200), rows[200], columns[200];
+    assert_non_null(times);
+    for (int64_t n = 0; n < covers; n++) {
+        uint64_t case_seed = random_state;
+        int64_t queries = random_length(), keys = below(3) ? queries : random_length();
+        hd_pattern *p = random_pattern((int)below(5), queries > keys ? queries : keys);
+        hd_cover *cover = hd_cover_try(p, queries, keys);
+        irregular += !cover;
+        if (cover && !check_cover(p, cover, times, rows, columns)) {
+            hd_text text = { NULL, 0, 0 };
+            hd_cover_print(cover, &text);
+            fail_msg("case %" PRId64 " (HD_SEED=0x%" PRIx64 "): %s\n%s", n, case_seed, hd_pattern_text(p), text.data);
+        }
+        if (!check_row(p, below(queries), keys)) fail_msg("row of case %" PRId64 ": %s", n, hd_pattern_text(p));
+    }
+    free(times);
+    printf("too irregular: %" PRId64 "\n", irregular);
+    assert_true(irregular * 200 <= covers);
+}
+
+/* Named cases. */
+
+static void known_patterns_fall_into_few_families(void **state)
+{
+    (void)state;
+    const struct { const char *why; hd_pattern *p; int64_t queries, keys; int families, home_groups; } cases[] = {
+        { "full is one tile",                                   full(), 17, 31, 1, 1 },
+        { "causal is one band",                                 causal(), 64, 64, 1, 1 },
+        { "a window is one band",                               and(causal(), window(63, 0)), 1000, 1000, 1, 1 },
+        { "a stride is one family of columns, home itself",     and(causal(), stride(16)), 1000, 1000, 1, 16 },
+        { "strided merged is window and columns",               strided(16), 1000, 1000, 2, 1 },
+        { "strided merged with the paper's window of l + 1",    and(causal(), or(window(16, 0), stride(16))), 1000, 1000, 2, 1 },
+        { "strided both ways is window and columns per side",   or(window(15, 15), stride(16)), 1000, 1000, 3, 1 },
+        { "a dilated window is one family",                     and(and(causal(), window(255, 0)), stride(8)), 1000, 1000, 1, 8 },
+        { "a dilated window both ways",                         and(window(64, 64), stride(8)), 1000, 1000, 1, 8 },
+        { "two windows apart are two bands",                    or(window(7, 0), window(100, -90)), 1000, 1000, 2, 1 },
+        { "a window without own key is one band",               minus(window(8, 8), window(0, 0)), 100, 100, 2, 1 },
+        { "a window minus a stride is bands between columns",   and(causal(), minus(window(1023, 0), stride(128))), 4096, 4096, 8, 1 },
+        { "a window minus a fine stride is columns",            and(causal(), minus(window(1023, 0), stride(4))), 4096, 4096, 3, -1 },
+        { "two strides",                                        and(causal(), or(stride(64), stride(256))), 4096, 4096, 1, 64 },
+        { "two strides that do not divide",                     and(causal(), or(stride(2), stride(3))), 4096, 4096, 2, 2 },
+        { "an empty pattern has an empty home",                 minus(full(), full()), 10, 20, 1, 1 },
+        { "one query, one key",                                 strided(4), 1, 1, 1, 1 },
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        hd_cover *cover = hd_cover_make(cases[k].p, cases[k].queries, cases[k].keys);
+        bool good = cover->families == cases[k].families && (cases[k].home_groups < 0 || cover->family[0].groups == cases[k].home_groups);
+        if (!good) {
+            hd_text text = { NULL, 0, 0 };
+            hd_cover_print(cover, &text);
+            fail_msg("%s: %s\n%s", cases[k].why, hd_pattern_text(cases[k].p), text.data);
+        }
+    }
+}
+
+static void the_strided_cover_prints_as_documented(void **state)
+{
+    (void)state;
+    hd_text text = { NULL, 0, 0 };
+    hd_cover_print(hd_cover_make(strided(4), 16, 16), &text);
+    assert_string_equal(text.data,
+        "cover: 16 queries, 16 keys, kept pairs 82 (density 0.320312), empty rows 0, families 2, table bytes 0\n"
+        "  family 0 (home): window of 4 keys: kept pairs 58, groups 1; queries from 0 below 16 step 1; keys from 0 below 16 step 1; interval lo -3 +t hi 1 +t\n"
+        "  family 1: columns of stride 4: kept pairs 24, groups 4; queries from 4+1g below 16 step 4; keys from 0+1g below 12 step 4; interval lo 0 hi 1 +t\n");
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void a_million_positions_are_covered_in_well_under_a_second(void **state)
+{
+    (void)state;
+    double start = seconds();
+    hd_pattern *p = strided(1024);
+    hd_cover *cover = hd_cover_make(p, 1048576, 1048576);
+    double made = seconds() - start;
+    assert_int_equal(cover->families, 2);
+    assert_true(cover->kept_pairs == 1609564672);
+    start = seconds();
+    assert_true(hd_pattern_kept_pairs(p, 1048576, 1048576) == 1609564672);
+    printf("strided 1024 at 1048576: cover %.3f s, kept pairs %.3f s\n", made, seconds() - start);
+    hd_pattern *dense = and(causal(), or(stride(2), stride(3)));
+    start = seconds();
+    cover = hd_cover_make(dense, 1048576, 1048576);
+    printf("stride 2 | stride 3 at 1048576: cover %.3f s, %d families\n", seconds() - start, cover->families);
+    assert_true(made < 1.0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(known_patterns_fall_into_few_families),
+        cmocka_unit_test(the_strided_cover_prints_as_documented),
+        cmocka_unit_test(random_covers_keep_each_pair_exactly_once),
+        cmocka_unit_test(a_million_positions_are_covered_in_well_under_a_second),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

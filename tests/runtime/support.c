@@ -1,0 +1,137 @@
+/* Helpers of the runtime's tests (support.h). */
+#include "support.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+char program_out[1 << 16], program_err[1 << 14];
+void (*before_program)(void);
+static char folder[256];
+
+int enter_folder(void **state)
+{
+    const char *base = getenv("TMPDIR");
+    (void)state;
+    snprintf(folder, sizeof folder, "%s/heddle-test-XXXXXX", base ? base : "/tmp");
+    return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
+}
+
+int leave_folder(void **state)
+{
+    char command[512];
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return chdir("/") == 0 ? system(command) : -1;
+}
+
+void write_file(const char *path, const void *data, size_t bytes)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, bytes, file), bytes);
+    assert_int_equal(fclose(file), 0);
+}
+
+unsigned char *read_file(const char *path, size_t *bytes)
+{
+    FILE *file = fopen(path, "rb");
+    struct stat info;
+    if (!file) return NULL;
+    assert_int_equal(fstat(fileno(file), &info), 0);
+    unsigned char *data = calloc(1, (size_t)info.st_size + 1);
+    assert_non_null(data);
+    *bytes = fread(data, 1, (size_t)info.st_size, file);
+    fclose(file);
+    return data;
+}
+
+void assert_same_file(const char *a, const char *b)
+{
+    size_t bytes_a = 0, bytes_b = 0;
+    unsigned char *data_a = read_file(a, &bytes_a), *data_b = read_file(b, &bytes_b);
+    assert_non_null(data_a);
+    assert_non_null(data_b);
+    if (bytes_a != bytes_b || memcmp(data_a, data_b, bytes_a) != 0) fail_msg("%s and %s differ", a, b);
+    free(data_a);
+    free(data_b);
+}
+
+bool file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+void write_text(const char *path, size_t bytes)
+{
+    static const char *const word[] = { "warp ", "weft ", "heddle ", "shed ", "the ", "a ", "loom\n", "reed, " };
+    FILE *file = fopen(path, "wb");
+    uint32_t x = 12345;
+    assert_non_null(file);
+    for (size_t written = 0; written < bytes;) {
+        x = x * 1664525 + 1013904223;
+        for (const char *c = word[x >> 29]; *c && written < bytes; c++, written++) fputc(*c, file);
+    }
+    fclose(file);
+}
+
+pid_t program_start(const char *line)
+{
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child > 0) return child;
+    int out = open("out", O_WRONLY | O_CREAT | O_TRUNC, 0666), err = open("err", O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    dup2(out, 1);
+    dup2(err, 2);
+    char *copy = strdup(line), *argv[64] = { (char *)(uintptr_t) "tiny" };
+    int argc = 1;
+    for (char *word = strtok(copy, " "); word && argc < 63; word = strtok(NULL, " ")) argv[argc++] = word;
+    if (before_program) before_program();
+    int status = hd_app_main(argc, argv);
+    fflush(NULL);
+    _exit(status);
+}
+
+static void slurp(const char *path, char *text, size_t room)
+{
+    FILE *file = fopen(path, "rb");
+    size_t count = file ? fread(text, 1, room - 1, file) : 0;
+    text[count] = '\0';
+    if (file) fclose(file);
+}
+
+int program_wait(pid_t child)
+{
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    slurp("out", program_out, sizeof program_out);
+    slurp("err", program_err, sizeof program_err);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int program(const char *format, ...)
+{
+    char line[1024];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(line, sizeof line, format, list);
+    va_end(list);
+    int status = program_wait(program_start(line));
+    if (getenv("SHOW")) fprintf(stderr, "$ tiny %s\n%s%s[%d]\n", line, program_out, program_err, status);
+    return status;
+}
+
+void assert_contains(const char *text, const char *part)
+{
+    if (!strstr(text, part)) fail_msg("expected '%s' in:\n%s", part, text);
+}
+
+void assert_refused(int status, const char *part)
+{
+    const char *newline = strchr(program_err, '\n');
+    if (status != 1) fail_msg("exit status %d instead of 1: %s", status, program_err);
+    assert_contains(program_err, part);
+    if (!newline || newline[1]) fail_msg("not one line: %s", program_err);
+}
