@@ -17,7 +17,8 @@ typedef struct count_job { int runs[MOST_SLOTS]; int threads; _Atomic int bad_th
 static void count_slot(void *argument, int slot, int thread)
 {
     count_job *job = argument;
-    job->runs[slot]++;
+    int runs = ++job->runs[slot];
+    for (int i = runs % 16 ? 0 : 20; i > 0; i--) pause_briefly();   /* now and then long enough for others to join */
     if (thread < 0 || thread >= job->threads) atomic_store(&job->bad_thread, 1);
 }
 
@@ -69,6 +70,27 @@ static void sleeping_workers_wake_up(void **state)
         lent->run(lent->context, count_slot, &job, 16);
     }
     for (int slot = 0; slot < 16; slot++) assert_int_equal(job.runs[slot], 40);
+    hd_pool_free(pool);
+}
+
+typedef struct share_job { _Atomic int slots_of[8]; } share_job;
+
+static void share_slot(void *argument, int slot, int thread)
+{
+    share_job *job = argument;
+    (void)slot;
+    nanosleep(&(struct timespec){ 0, 2 * YIELD_NS }, NULL);
+    atomic_fetch_add(&job->slots_of[thread], 1);
+}
+
+static void the_work_is_shared(void **state)
+{
+    (void)state;
+    hd_pool *pool = hd_pool_new(4);
+    const hd_threads *lent = hd_pool_threads(pool);
+    share_job job = { { 0 } };
+    for (int i = 0; i < 5; i++) lent->run(lent->context, share_slot, &job, 16);
+    for (int thread = 0; thread < 4; thread++) assert_true(atomic_load(&job.slots_of[thread]) > 0);
     hd_pool_free(pool);
 }
 
@@ -145,6 +167,7 @@ int main(void)
         cmocka_unit_test(every_slot_runs_once_in_many_tiny_tasks),
         cmocka_unit_test(slots_of_every_count_run_once),
         cmocka_unit_test(sleeping_workers_wake_up),
+        cmocka_unit_test(the_work_is_shared),
         cmocka_unit_test(a_sleeping_caller_wakes_up),
         cmocka_unit_test(a_run_inside_a_run_goes_serially),
         cmocka_unit_test(what_a_run_wrote_is_seen_by_the_next),
