@@ -48,11 +48,14 @@ build/runtime/app/%.o: runtime/app/%.c | build/.setup
 	@mkdir -p $(@D)
 	$(HOST) -ffunction-sections -fdata-sections -c -o $@ $<
 
+demo: all
+	@bench/demo.sh "$(DATA)" "$(or $(MINUTES),1)"
+
 clean:
 	rm -rf build
 
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
 
-.PHONY: all clean help
+.PHONY: all demo clean help
 -include $(shell find build -name '*.d' 2>/dev/null)

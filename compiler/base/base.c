@@ -227,24 +227,32 @@ static bool same_content(const char *path, const char *data, size_t bytes)
     return same;
 }
 
-void hd_write_file(const char *path, const char *data, size_t bytes)
+static int write_all(int file, const char *data, size_t bytes)
 {
-    if (same_content(path, data, bytes)) return;
-    hd_where where = { path, 0 };
-    char *temporary = hd_format("%s.%ld.tmp", path, (long)getpid());
-    int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0) hd_fail(where, "cannot write: %s", strerror(errno));
-    int problem = 0;
-    for (size_t at = 0; at < bytes && !problem;) {
+    for (size_t at = 0; at < bytes;) {
         ssize_t n = write(file, data + at, bytes - at);
         if (n >= 0) at += (size_t)n;
-        else if (errno != EINTR) problem = errno;
+        else if (errno != EINTR) return errno;
     }
-    if (!problem && fsync(file) && errno != EINVAL && errno != EROFS) problem = errno;   /* some file systems cannot */
+    return 0;
+}
+
+void hd_write_file(const char *path, const char *data, size_t bytes)
+{
+    hd_where where = { path, 0 };
+    struct stat status;
+    bool device = !stat(path, &status) && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
+    if (!device && same_content(path, data, bytes)) return;
+    /* a pipe or a terminal (/dev/stdout) is written to, never replaced */
+    const char *name = device ? path : hd_format("%s.%ld.tmp", path, (long)getpid());
+    int file = open(name, device ? O_WRONLY | O_CLOEXEC : O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file < 0) hd_fail(where, "cannot write: %s", strerror(errno));
+    int problem = write_all(file, data, bytes);
+    if (!problem && !device && fsync(file) && errno != EINVAL && errno != EROFS) problem = errno;   /* some file systems cannot */
     if (close(file) && !problem) problem = errno;
-    if (!problem && rename(temporary, path)) problem = errno;
+    if (!problem && !device && rename(name, path)) problem = errno;
     if (problem) {
-        unlink(temporary);
+        if (!device) unlink(name);
         hd_fail(where, "cannot write: %s", strerror(problem));
     }
 }

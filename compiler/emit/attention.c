@@ -153,7 +153,7 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     /* The structs of the templates, in bytes: blocks, then the chunk. Each is padded to 64 at most twice. */
     const int64_t nq = widest * vl;
     const int64_t block = backward ? 5 * dp * nq + 4 * nq : 2 * dp * nq + 5 * nq;
-    const int64_t chunk = backward ? kc * (2 * nq + 4 * dp) : kc * (nq + 2 * dp);
+    const int64_t chunk = backward ? kc * (2 * nq + 4 * dp) : kc * (nq + 2 * dp) + nq * dp;
     const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 128;
 
     hd_text shape = { 0 };

@@ -65,6 +65,7 @@ hd_node *hd_graph_add(hd_graph *graph, hd_op op, hd_where where, hd_dtype dtype,
     check_types(node);
     info->shape(node);
     check_shape(node);
+    for (int i = node->shape.rank; i < HD_MAX_RANK; i++) node->shape.size[i] = 0;      /* so that equal nodes have equal bytes */
     node->id = graph->nodes;
     HD_PUSH(graph->node, graph->nodes, graph->node_capacity, node);
     return node;

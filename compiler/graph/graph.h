@@ -52,7 +52,8 @@ typedef union hd_attr {
      * A row without keys gives out 0, lse -inf, no gradient. Layouts:
      *   heads_first = false   q [..., queries, heads*head_dim], k, v [..., keys, kv_heads*head_dim]; lse [..., heads, queries]
      *   heads_first = true    q [..., heads, queries, head_dim], k, v [..., kv_heads, keys, head_dim]; lse [..., heads, queries]
-     * pattern: one, or one per head (patterns == heads). */
+     * pattern: one, or one per head (patterns == heads). 0 stands for what follows: kv_heads = heads, head_dim from the shapes,
+     * scale = 1/sqrt(head_dim); the shape rule fills it in. */
     struct { int heads, kv_heads, head_dim; double scale; bool heads_first; int patterns; const struct hd_pattern **pattern; } attention;
 } hd_attr;
 

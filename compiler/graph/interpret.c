@@ -63,7 +63,7 @@ static reader reader_of(const hd_shape *large, const hd_shape *small)
 
 static int64_t read_at(const reader *r, int64_t element)
 {
-    if (r->period) return element % r->period;
+    if (r->period) return element < r->period ? element : element % r->period;
     int64_t at = 0;
     for (int i = r->rank - 1; i >= 0; i--) {
         at += element % r->size[i] * r->stride[i];

@@ -329,13 +329,12 @@ void shape_rope(hd_node *node)
 }
 
 /* width = heads * head_dim, or a message with the widths nearby that would do. */
-static void divide_heads(const hd_node *node, const char *what, int64_t width, int heads)
+static void divide_heads(const hd_node *node, int64_t width, int heads)
 {
-    if (heads < 1) hd_node_fail(node, "%s is %d; it must be 1 or more", what, heads);
     if (width % heads == 0) return;
     int64_t below = width / heads * heads;
-    if (below) hd_node_fail(node, "width %lld does not divide into %d %s; nearest widths: %lld, %lld", (ll)width, heads, what, (ll)below, (ll)(below + heads));
-    hd_node_fail(node, "width %lld does not divide into %d %s; nearest width: %d", (ll)width, heads, what, heads);
+    if (below) hd_node_fail(node, "width %lld does not divide into %d heads; nearest widths: %lld, %lld", (ll)width, heads, (ll)below, (ll)(below + heads));
+    hd_node_fail(node, "width %lld does not divide into %d heads; nearest width: %d", (ll)width, heads, heads);
 }
 
 /* Fills in what follows from the shapes: kv_heads 0 means heads, head_dim 0 what the width gives, scale 0 1/sqrt(head_dim). */
@@ -347,7 +346,7 @@ void shape_attention(hd_node *node)
     for (int i = 0; i < 3; i++) need_rank(node, i, least);
     if (!hd_same_shape(k, v)) hd_node_fail(node, "k %s and v %s differ; they must be equal", text(node, 1), text(node, 2));
 
-    if (heads < 1) hd_node_fail(node, "heads is %d; it must be 1 or more", heads);
+    if (heads < 1 || heads > 65536) hd_node_fail(node, "heads is %d; it must be 1 to 65536", heads);
     int kv_heads = node->attr.attention.kv_heads ? node->attr.attention.kv_heads : heads;
     if (kv_heads < 1 || heads % kv_heads) {
         hd_text valid = { 0 };
@@ -364,7 +363,7 @@ void shape_attention(hd_node *node)
             hd_node_fail(node, "q %s and k %s must be [..., %d heads, queries, head_dim] and [..., %d kv_heads, keys, head_dim]", text(node, 0), text(node, 1), heads, kv_heads);
         if (last(k) != head_dim) hd_node_fail(node, "q %s and k %s do not match: head_dim is %lld and %lld", text(node, 0), text(node, 1), (ll)head_dim, (ll)last(k));
     } else {
-        divide_heads(node, "heads", last(q), heads);
+        divide_heads(node, last(q), heads);
         head_dim = last(q) / heads;
         if (last(k) != head_dim * kv_heads)
             hd_node_fail(node, "q %s and k %s do not match: %d heads of width %lld and %d kv_heads need k of width %lld, not %lld", text(node, 0), text(node, 1),

@@ -41,8 +41,7 @@ bool hd_in_registers(const hd_fusion *f, const hd_node *n, hd_node *x)
     return !hd_is_view(made) && f->group[made->id] >= 0 && f->group[made->id] == f->group[n->id];
 }
 
-/* Kernels whose template runs an epilogue on each finished vector. */
-static bool has_epilogue(const hd_node *n)
+bool hd_has_epilogue(const hd_node *n)
 {
     switch (n->op) {
     case HD_OP_matmul: case HD_OP_layer_norm: case HD_OP_layer_norm_dx: case HD_OP_rms_norm: case HD_OP_rms_norm_dx:
@@ -120,7 +119,7 @@ static void place(state *s, hd_node *n)
     if (g >= 0) {
         const hd_fused *fused = &s->f->fused[g];
         const hd_node *shape = fused->root ? fused->root : fused->map[0];
-        if ((fused->root && !has_epilogue(fused->root)) || hd_elements(&shape->shape) != hd_elements(&n->shape) ||
+        if ((fused->root && !hd_has_epilogue(fused->root)) || hd_elements(&shape->shape) != hd_elements(&n->shape) ||
             hd_columns(shape) != hd_columns(n) || fused->maps >= 24 || !reads_in_place(s, n, g))
             g = -1;
     }

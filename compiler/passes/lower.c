@@ -235,6 +235,7 @@ static void lower_maps(hd_lowering *l, const hd_fused *fused)
             flat = n->op == HD_OP_dropout ? true : elements == 1 || (elements == hd_elements(&n->shape) && hd_view_is_dense(&v));
         }
     }
+    for (int i = 0; i < fused->maps; i++) flat = flat && !(l->pinned[fused->map[i]->id] && !hd_view_is_dense(&l->pinned_view[fused->map[i]->id]));
     hd_epilogue e = { 0 };
     hd_map_text(l, fused, flat, &e);
     hd_lower_map_step(l, &e, flat ? 1 : rows, flat ? rows * cols : cols,
@@ -271,11 +272,11 @@ static void pin_outputs(hd_lowering *l)
         if (!l->fusion->needed[i]) continue;
         if (n->op == HD_OP_accumulate) pin(l, n, hd_lower_view(l, n->input[0]));
         if (n->op != HD_OP_concat || l->pinned[n->id]) continue;
-        bool all = true;           /* every part comes from attention's gradient, which writes through strides */
+        bool all = true;           /* every part comes from a kernel that writes through strides */
         for (int k = 0; k < n->inputs; k++) {
             const hd_node *part = through_reshapes(n->input[k]);
             const hd_node *maker = part->op == HD_OP_result ? part->input[0] : part;
-            all = all && maker->op == HD_OP_attention_dx && !l->pinned[part->id] && part->shape.rank == n->shape.rank && hd_same_shape(&part->shape, &n->input[k]->shape);
+            all = all && (maker->op == HD_OP_attention_dx || (part == maker && (hd_is_map(part) || hd_has_epilogue(part)) && part->op != HD_OP_accumulate)) && !l->pinned[part->id] && part->shape.rank == n->shape.rank && hd_same_shape(&part->shape, &n->input[k]->shape);
             for (int j = 0; j < k; j++) all = all && through_reshapes(n->input[j]) != part;
         }
         if (!all) continue;

@@ -256,7 +256,9 @@ static void row_end(hd_lowering *l, row_kernel *k, const hd_fused *fused)
     s->label = label(n, &e);
     hd_step_operands(s, &e);
     s->flops += hd_node_flops(n);
-    s->kernel = hd_kernel_get(l->kernels, k->template_name, hd_format("%s_%lldx%lld%s%s", k->kind, LL(k->rows), LL(k->cols), strcmp(e.coordinates.data, "plain") ? "_" : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : ""),
+    const size_t same = strlen(k->template_name);
+    const char *kind = strncmp(k->kind, k->template_name, same) ? hd_format("%s_", k->kind) : k->kind[same] ? hd_format("%s_", k->kind + same + 1) : "";
+    s->kernel = hd_kernel_get(l->kernels, k->template_name, hd_format("%s%lldx%lld%s%s", kind, LL(k->rows), LL(k->cols), strcmp(e.coordinates.data, "plain") ? "_" : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : ""),
                               hd_format("const hd_run *run, int rows%s%s", k->signature.data ? k->signature.data : "", signature_of(&e)),
                               hd_format("kind = \"%s\", rows = %lld, cols = %lld%s, arguments = \"%s\", epilogue = %s", k->kind, LL(k->rows), LL(k->cols), k->parameters.data ? k->parameters.data : "", arguments_of(&e), e.lines.data),
                               0, s->label);

@@ -1,9 +1,10 @@
 /* The thread pool behind hd_threads: serial loop  for (slot = 0; slot < slots; slot++) task(argument, slot, thread).
  *
- * One 64-bit ticket holds (generation, next slot). A thread claims a slot by compare-and-swap on the whole ticket, so a
- * worker that was preempted between looking and claiming cannot claim a slot of a later task: the generation differs.
- * task, argument and slots are rewritten only after every slot of the running generation has finished; a successful claim
- * proves that its own slot had not, so what was read before the claim belongs to the claimed generation.
+ * One 64-bit ticket holds (generation, slots, next slot). A thread claims a slot by compare-and-swap on the whole ticket, so
+ * a worker that was preempted between looking and claiming cannot claim a slot of a later task: the generation differs.
+ * task and argument are rewritten only after every slot of the running generation has finished; a successful claim
+ * proves that its own slot had not, so what was read before the claim belongs to the claimed generation. (The number of
+ * slots must be in the ticket: read apart, the next task's number makes the last task's exhausted ticket look open.)
  *
  * Idle workers spin for tens of microseconds (the gap between two kernels), then offer their core to others, then sleep.
  * More threads than processors would only take turns: the pool never starts more than the affinity mask has processors
@@ -23,19 +24,18 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLOT_BITS = 24, SPIN_NS = 50 * 1000, YIELD_NS = 1000 * 1000, PAUSES = 16 };
-#define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
+enum { MOST_SLOTS_AT_ONCE = 0xffff, GENERATION_SHIFT = 32, SLOTS_SHIFT = 16, SPIN_NS = 50 * 1000, YIELD_NS = 1000 * 1000, PAUSES = 16 };
 
 typedef void hd_pool_task(void *argument, int slot, int thread);
 
 typedef struct worker { hd_pool *pool; pthread_t id; int thread; } worker;
 
 struct hd_pool {
-    _Alignas(64) _Atomic uint64_t ticket;      /* generation << SLOT_BITS | next unclaimed slot */
+    _Alignas(64) _Atomic uint64_t ticket;      /* generation << 32 | slots << 16 | next unclaimed slot */
     _Alignas(64) _Atomic int unfinished;       /* slots of this generation that have not returned */
     _Alignas(64) _Atomic(hd_pool_task *) task; /* relaxed: ordered by the ticket */
     _Atomic(void *) argument;
-    _Atomic int slots;
+    _Atomic int first;                         /* added to the slots of the ticket */
     _Alignas(64) _Atomic int sleepers;         /* workers that are asleep or about to be */
     _Atomic bool caller_sleeps, stop;
     atomic_flag busy;                          /* a run is under way: nested and concurrent runs go serially */
@@ -95,13 +95,13 @@ static void work(hd_pool *pool, int thread)
     for (;;) {
         hd_pool_task *task = atomic_load_explicit(&pool->task, memory_order_relaxed);
         void *argument = atomic_load_explicit(&pool->argument, memory_order_relaxed);
-        int slots = atomic_load_explicit(&pool->slots, memory_order_relaxed);
-        int slot = (int)(ticket & SLOT_MASK);
+        int first = atomic_load_explicit(&pool->first, memory_order_relaxed);
+        int slot = (int)(ticket & MOST_SLOTS_AT_ONCE), slots = (int)(ticket >> SLOTS_SHIFT & MOST_SLOTS_AT_ONCE);
         if (slot >= slots) return;
         /* release: the reads above stay before the claim; acquire: the task's reads stay after it */
         if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel, memory_order_acquire))
             continue;
-        task(argument, slot, thread);
+        task(argument, first + slot, thread);
         if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
             pthread_mutex_lock(&pool->lock);
             pthread_cond_signal(&pool->wake_caller);
@@ -117,7 +117,7 @@ static void *worker_main(void *argument)
     hd_pool *pool = self->pool;
     uint64_t seen = 0;                         /* generation already worked on; the first run has generation 1 */
     while (!atomic_load(&pool->stop)) {
-        uint64_t generation = atomic_load_explicit(&pool->ticket, memory_order_acquire) >> SLOT_BITS;
+        uint64_t generation = atomic_load_explicit(&pool->ticket, memory_order_acquire) >> GENERATION_SHIFT;
         if (generation != seen) {
             seen = generation;
             work(pool, self->thread);
@@ -125,12 +125,12 @@ static void *worker_main(void *argument)
         }
         int64_t since = 0;
         bool awake = true;
-        while (awake && atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> SLOT_BITS == seen && !atomic_load_explicit(&pool->stop, memory_order_relaxed))
+        while (awake && atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> GENERATION_SHIFT == seen && !atomic_load_explicit(&pool->stop, memory_order_relaxed))
             awake = wait_a_little(&since);
         if (awake) continue;
         pthread_mutex_lock(&pool->lock);
         atomic_fetch_add(&pool->sleepers, 1);
-        while (atomic_load(&pool->ticket) >> SLOT_BITS == seen && !atomic_load(&pool->stop))
+        while (atomic_load(&pool->ticket) >> GENERATION_SHIFT == seen && !atomic_load(&pool->stop))
             pthread_cond_wait(&pool->wake_workers, &pool->lock);
         atomic_fetch_sub(&pool->sleepers, 1);
         pthread_mutex_unlock(&pool->lock);
@@ -143,20 +143,14 @@ static void run_serially(hd_pool_task *task, void *argument, int slots)
     for (int slot = 0; slot < slots; slot++) task(argument, slot, 0);
 }
 
-static void pool_run(void *context, hd_pool_task *task, void *argument, int slots)
+static void run_shared(hd_pool *pool, hd_pool_task *task, void *argument, int first, int slots)
 {
-    hd_pool *pool = context;
-    if (slots <= 0) return;
-    if (slots == 1 || pool->workers == 0 || (uint64_t)slots > SLOT_MASK || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
-        run_serially(task, argument, slots);
-        return;
-    }
     atomic_store_explicit(&pool->task, task, memory_order_relaxed);
     atomic_store_explicit(&pool->argument, argument, memory_order_relaxed);
-    atomic_store_explicit(&pool->slots, slots, memory_order_relaxed);
+    atomic_store_explicit(&pool->first, first, memory_order_relaxed);
     atomic_store_explicit(&pool->unfinished, slots, memory_order_relaxed);
-    uint64_t generation = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> SLOT_BITS) + 1;
-    atomic_store(&pool->ticket, generation << SLOT_BITS);
+    uint64_t generation = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> GENERATION_SHIFT) + 1;
+    atomic_store(&pool->ticket, generation << GENERATION_SHIFT | (uint64_t)slots << SLOTS_SHIFT);
     if (atomic_load(&pool->sleepers) > 0) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake_workers);
@@ -176,6 +170,18 @@ static void pool_run(void *context, hd_pool_task *task, void *argument, int slot
         atomic_store(&pool->caller_sleeps, false);
         pthread_mutex_unlock(&pool->lock);
     }
+}
+
+static void pool_run(void *context, hd_pool_task *task, void *argument, int slots)
+{
+    hd_pool *pool = context;
+    if (slots <= 0) return;
+    if (slots == 1 || pool->workers == 0 || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
+        run_serially(task, argument, slots);
+        return;
+    }
+    for (int first = 0; first < slots; first += MOST_SLOTS_AT_ONCE)
+        run_shared(pool, task, argument, first, slots - first < MOST_SLOTS_AT_ONCE ? slots - first : MOST_SLOTS_AT_ONCE);
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }
 

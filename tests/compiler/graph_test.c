@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,6 +136,14 @@ static void files_are_written_whole_and_only_when_they_differ(void **state)
     assert_int_equal(in_child(write_nowhere, NULL, message, sizeof message), 1);
     assert_non_null(strstr(message, "/tmp/no/such/folder/file: cannot write: No such file"));
     unlink(path);
+    assert_int_equal(mkfifo(path, 0600), 0);           /* what is no ordinary file stays what it is */
+    int reader = open(path, O_RDONLY | O_NONBLOCK);
+    hd_write_file(path, "pipe", 4);
+    char said[8] = { 0 };
+    assert_int_equal(read(reader, said, 7), 4);
+    assert_string_equal(said, "pipe");
+    close(reader);
+    unlink(path);
     assert_int_equal(rmdir(folder), 0);                /* no temporary file was left */
 }
 
@@ -181,7 +190,7 @@ static const struct bad {
     { "attention: kv_heads 4 does not divide heads 6; valid: 1, 2, 3, 6", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .heads = 6, .kv_heads = 4, .patterns = 1 } }, NULL, SCALAR, false, 0 },
     { "attention: 3 patterns for 4 heads; give one, or one for each head", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .heads = 4, .patterns = 3 } }, NULL, SCALAR, false, 0 },
     { "attention: q [2, 16, 12] and k [3, 16, 12] do not match: the axes before the last 2 must be equal", HD_OP_attention, 3, { SHAPE(2, 16, 12), SHAPE(3, 16, 12), SHAPE(3, 16, 12) }, { .attention = { .heads = 4, .patterns = 1 } }, NULL, SCALAR, false, 0 },
-    { "attention: heads is 0; it must be 1 or more", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .patterns = 1 } }, NULL, SCALAR, false, 0 },
+    { "attention: heads is 0; it must be 1 to 65536", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .patterns = 1 } }, NULL, SCALAR, false, 0 },
     { "add: a [4, 256] and b [128, 64] do not match: counted from the last axis, axis 1 has sizes 256 and 64; they must be equal, or one of them 1", HD_OP_add, 2, { SHAPE(4, 256), SHAPE(128, 64) }, { { 0 } }, NULL, SCALAR, false, 0 },
     { "add: b [4] is i32; it must be f32", HD_OP_add, 2, { SHAPE(4), SHAPE(4) }, { { 0 } }, NULL, SCALAR, false, 2 },
     { "embedding: ids [4] must be i32 (ids), not f32", HD_OP_embedding, 2, { SHAPE(9, 4), SHAPE(4) }, { { 0 } }, NULL, SCALAR, false, 0 },

@@ -59,6 +59,25 @@ static void slots_of_every_count_run_once(void **state)
     hd_pool_free(pool);
 }
 
+static void note_slot(void *argument, int slot, int thread)
+{
+    (void)thread;
+    ((unsigned char *)argument)[slot]++;
+}
+
+static void more_slots_than_fit_the_ticket_run_once(void **state)
+{
+    enum { SLOTS = 3 * MOST_SLOTS_AT_ONCE + 5 };
+    (void)state;
+    hd_pool *pool = hd_pool_new(2);
+    const hd_threads *lent = hd_pool_threads(pool);
+    unsigned char *runs = calloc(SLOTS, 1);
+    lent->run(lent->context, note_slot, runs, SLOTS);
+    for (int slot = 0; slot < SLOTS; slot++) assert_int_equal(runs[slot], 1);
+    free(runs);
+    hd_pool_free(pool);
+}
+
 static void sleeping_workers_wake_up(void **state)
 {
     (void)state;
@@ -166,6 +185,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_slot_runs_once_in_many_tiny_tasks),
         cmocka_unit_test(slots_of_every_count_run_once),
+        cmocka_unit_test(more_slots_than_fit_the_ticket_run_once),
         cmocka_unit_test(sleeping_workers_wake_up),
         cmocka_unit_test(the_work_is_shared),
         cmocka_unit_test(a_sleeping_caller_wakes_up),
