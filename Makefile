@@ -9,7 +9,7 @@ endif
 PREFIX ?= /usr/local
 CFLAGS ?= -O2 -g
 WARN = -Wall -Wextra -Wpedantic -Wshadow
-HOST = $(CC) -std=c11 -D_GNU_SOURCE $(CFLAGS) $(WARN) -MMD -MP
+HOST = $(CC) -std=c11 -D_GNU_SOURCE= $(CFLAGS) $(WARN) -MMD -MP
 LUA_INCLUDE = -I/usr/include/lua5.4
 LIBS = -llua5.4 -l:libjansson.a -lm -lpthread
 
@@ -48,6 +48,66 @@ build/runtime/app/%.o: runtime/app/%.c | build/.setup
 	@mkdir -p $(@D)
 	$(HOST) -ffunction-sections -fdata-sections -c -o $@ $<
 
+# ---- tests: programs of cmocka; those of compiler/ link the compiler, those of runtime/ the runtime's library ----
+
+COMPILER_TESTS = \
+  graph_test \
+  gradient_test \
+  pattern_test \
+  cover_test \
+  spec_test \
+  kernels_test \
+  product_test \
+  attention_test \
+  build_test \
+  golden_test
+RUNTIME_TESTS = \
+  test_pool \
+  test_safetensors \
+  test_train
+
+SANITIZERS = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SO = $(CO:build/%=build/asan/%)
+TESTS = $(COMPILER_TESTS:%=build/tests/compiler/%) $(RUNTIME_TESTS:%=build/tests/runtime/%)
+# tests that compile by themselves find the compiler here; what heddle compiles again and again is kept
+TEST_SETTINGS = HD_TEST_CC=$(CC) HEDDLE_CACHE=$(CURDIR)/build/cache
+
+check: all $(TESTS)
+	@$(TEST_SETTINGS) tests/run $(TESTS)
+
+# the compiler, the runtime and generated code (heddle --sanitize), with the address and undefined-behaviour sanitizers
+asan: all build/heddle_asan build/lib/libheddle_app_asan.a $(TESTS:build/%=build/asan/%)
+	@$(TEST_SETTINGS) HEDDLE=build/heddle_asan HEDDLE_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 tests/run $(TESTS:build/%=build/asan/%)
+
+# accepts what passes print now as what they should print; read the diff
+golden: all build/tests/compiler/golden_test
+	HEDDLE_ACCEPT=1 CMOCKA_TEST_FILTER='what_passes_print*' build/tests/compiler/golden_test
+
+build/tests/compiler/%: build/tests/compiler/%.o build/tests/compiler/tool.o $(CO)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -ldl $(LIBS)
+
+build/tests/runtime/%: build/tests/runtime/%.o build/tests/runtime/support.o build/tests/runtime/tiny_model.o build/lib/libheddle_app.a
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lm -lpthread
+
+build/asan/tests/compiler/%: build/asan/tests/compiler/%.o build/asan/tests/compiler/tool.o $(SO)
+	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -ldl $(LIBS)
+
+build/asan/tests/runtime/%: build/asan/tests/runtime/%.o build/asan/tests/runtime/support.o build/asan/tests/runtime/tiny_model.o build/lib/libheddle_app_asan.a
+	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -lm -lpthread
+
+build/heddle_asan: $(SO) build/asan/compiler/driver/main.o
+	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ $(LIBS)
+
+build/lib/libheddle_app_asan.a: $(RO:build/%=build/asan/%)
+	@mkdir -p build/lib
+	rm -f $@ && ar rcs $@ $^
+
+build/asan/%.o: %.c | build/.setup
+	@mkdir -p $(@D)
+	$(HOST) $(SANITIZERS) $(LUA_INCLUDE) -c -o $@ $<
+
+.SECONDARY:
+
 demo: all
 	@bench/demo.sh "$(DATA)" "$(or $(MINUTES),1)"
 
@@ -57,5 +117,5 @@ clean:
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
 
-.PHONY: all demo clean help
+.PHONY: all check asan golden demo clean help
 -include $(shell find build -name '*.d' 2>/dev/null)

@@ -128,6 +128,7 @@ static double loss_of(const hd_graph *g, const hd_entry *loss, int sources, cons
     double sum = 0;
     const hd_node *n = loss->output[0].node;
     for (int64_t i = 0; i < hd_elements(&n->shape); i++) sum += e->value[n->id][i];
+    hd_eval_free(e);
     return sum;
 }
 
@@ -155,6 +156,7 @@ static bool central_differences(const hd_graph *g, int sources, source *s)
             if (gradient) slope += direction[i][k] * e->value[gradient->id][k];
         }
     }
+    hd_eval_free(e);
     double side[2];
     for (int sign = 0; sign < 2; sign++) {
         for (int i = 0; i < sources; i++) for (int64_t k = 0; direction[i] && k < hd_elements(&s[i].node->shape); k++) s[i].value[k] += (sign ? -2 : 1) * h * direction[i][k];
@@ -203,6 +205,7 @@ int hd_command_check(const hd_options *given)
             for (int q = 0; q < sources; q++)
                 if (s[q].node->op == HD_OP_input && !strcmp(s[q].node->name, e->output[k].name) && hd_same_shape(&s[q].node->shape, &e->output[k].node->shape))
                     for (int64_t x = 0; x < hd_elements(&s[q].node->shape); x++) ((float *)s[q].stored)[x] = (float)eval->value[e->output[k].node->id][x], s[q].value[x] = ((float *)s[q].stored)[x];
+        hd_eval_free(eval);
     }
     hd_tensor_file_write(in, input_count, inputs);
 
@@ -228,6 +231,7 @@ int hd_command_check(const hd_options *given)
             const hd_tensor_data t = hd_tensor_file_read(after, s[k].node->name);
             fine &= compare(STEP, e->name, s[k].node->name, hd_elements(&t.shape), t.data, eval->value[s[k].node->id], s[k].value, o.tolerance);
         }
+        hd_eval_free(eval);
     }
     fine &= central_differences(g, sources, s);
     printf(fine ? "%s: compiled code agrees with the interpreter\n" : "%s: compiled code and interpreter DISAGREE\n", o.spec);

@@ -204,41 +204,42 @@ static void emit_entries(hd_model *m)
     add_file(m, hd_format("%s.c", g->name), out.data, false);
 }
 
-/* Kernels of one template share a file, up to a cost that keeps both cores of a small machine busy to the end. */
+/* Which file a kernel goes to. A compiler takes about a tenth of a second to start, so small kernels share one. */
+static const char *file_kind(const hd_kernel *k)
+{
+    static const char *const own[] = { "product", "attention_fwd", "attention_bwd" };
+    for (unsigned i = 0; i < sizeof own / sizeof *own; i++) if (!strcmp(k->template_name, own[i])) return own[i];
+    return "rows";
+}
+
+/* Files are cut where they would take one core much longer than the others. */
 static void emit_kernels(hd_model *m, hd_expander *x)
 {
-    enum { FILE_CHARACTERS = 24000 };
+    enum { FILE_CHARACTERS = 40000 };
     const hd_graph *g = m->graph;
     hd_text proto = { 0 };
     hd_text_add(&proto, "/* %s_kernels.h: %s */\n#include \"hd_core.h\"\n\n#if defined(__GNUC__)\n#define HD_HIDDEN __attribute__((visibility(\"hidden\")))\n#else\n#define HD_HIDDEN\n#endif\n\n",
-                g->name, header_line(m, "Every kernel instance; each is defined in the file of its template."));
-    const char *done[64];
-    int kinds = 0;
-    for (int i = 0; i < m->kernels.count; i++) {
-        const hd_kernel *k = m->kernels.kernel[i];
-        hd_text_add(&proto, "HD_HIDDEN void %s(%s);\n", k->name, k->signature);
-        bool seen = false;
-        for (int d = 0; d < kinds; d++) seen = seen || !strcmp(done[d], k->template_name);
-        if (seen) continue;
-        done[kinds++] = k->template_name;
+                g->name, header_line(m, "Every kernel instance; each is defined in the file of its kind."));
+    for (int i = 0; i < m->kernels.count; i++) hd_text_add(&proto, "HD_HIDDEN void %s(%s);\n", m->kernels.kernel[i]->name, m->kernels.kernel[i]->signature);
+    static const char *const kinds[] = { "attention_fwd", "attention_bwd", "product", "rows" };
+    for (unsigned kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
         int number = 0;
         hd_text out = { 0 };
-        for (int j = i; j <= m->kernels.count; j++) {
-            const hd_kernel *other = j < m->kernels.count ? m->kernels.kernel[j] : NULL;
-            if (other && strcmp(other->template_name, k->template_name)) continue;
-            if (out.data && (!other || out.length > FILE_CHARACTERS)) {
-                add_file(m, number ? hd_format("%s_%s_%d.c", g->name, k->template_name, number) : hd_format("%s_%s.c", g->name, k->template_name), out.data, false);
+        for (int i = 0; i <= m->kernels.count; i++) {
+            const hd_kernel *k = i < m->kernels.count ? m->kernels.kernel[i] : NULL;
+            if (k && strcmp(file_kind(k), kinds[kind])) continue;
+            if (out.data && (!k || out.length > FILE_CHARACTERS)) {
+                add_file(m, number ? hd_format("%s_%s_%d.c", g->name, kinds[kind], number) : hd_format("%s_%s.c", g->name, kinds[kind]), out.data, false);
                 number++;
                 out = (hd_text){ 0 };
             }
-            if (!other) continue;
+            if (!k) continue;
             if (!out.data)
-                hd_text_add(&out, "/* %s */\n#define HD_VL %d\n#include \"hd_vec.h\"\n#include \"%s_kernels.h\"\n\n",
-                            header_line(m, hd_format("Kernels made from %s.c.tmpl.", k->template_name)), m->target->vl, g->name);
-            hd_text_add(&out, "/* first used for %s */\n%s\n", hd_comment(other->comment), hd_kernel_text(x, &m->kernels, other));
+                hd_text_add(&out, "/* %s */\n#define HD_VL %d\n#include \"hd_vec.h\"\n#include \"%s_kernels.h\"\n\n", header_line(m, "Kernels, one function each."), m->target->vl, g->name);
+            hd_text_add(&out, "/* from %s.c.tmpl, first used for %s */\n%s\n", k->template_name, hd_comment(k->comment), hd_kernel_text(x, &m->kernels, k));
         }
     }
-    add_file(m, hd_format("%s_kernels.h", g->name), proto.data ? proto.data : "", true);
+    add_file(m, hd_format("%s_kernels.h", g->name), proto.data, true);
 }
 
 static void tensors(hd_text *out, const char *symbol, int count, const char *const *name, hd_node *const *node)

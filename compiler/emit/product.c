@@ -51,8 +51,16 @@ static void choose_tile(hd_product *p, const hd_product_target *target)
     }
 }
 
+/* Few rows read B where it lies (the template's dots and direct forms). */
+static bool reads_in_place(const hd_product *p, int vl)
+{
+    if (p->trans_a || p->b_kind == HD_B_PACKED) return false;
+    return p->b_kind == HD_B_TRANSPOSED ? p->m <= (vl == 16 ? 12 : 6) : p->m <= p->mr && p->kc >= p->k;
+}
+
 size_t hd_product_local_bytes(const hd_product *p, int vl)
 {
+    if (reads_in_place(p, vl)) return 0;
     const int64_t nr = (int64_t)p->nv * vl, depth = least(p->kc, p->k);
     const int64_t tiles = ceil_div(p->m, p->mr), rows = ceil_div(p->m, tiles);
     const int64_t panels = ceil_div(ceil_div(p->n, vl), p->nv), group = most(1, least(panels, p->nc / nr));
@@ -88,6 +96,16 @@ static void cut_packed(hd_product *p, const hd_product_target *target, int64_t t
     cut_for_threads(p, 8, tiles, panels);
 }
 
+/* Nothing is shared between columns but a few rows of A: slots of about 200 KB of B, a tile's columns wide at least. */
+static void cut_in_place(hd_product *p, const hd_product_target *target)
+{
+    if (p->b_kind == HD_B_TRANSPOSED) p->mr = (int)p->m, p->nv = 1;
+    const int64_t panels = ceil_div(p->n, (int64_t)p->nv * target->vl), bytes = 4 * p->n * p->k;
+    p->nc = p->n;
+    p->slots_m = 1;
+    p->slots_n = least(least(panels, 64), ceil_div(bytes, 200000));
+}
+
 /* A slot copies its share of A or B into panels, block of k by block of k, so it must be wide and tall to be worth it. */
 static void cut_copied(hd_product *p, const hd_product_target *target, int64_t tiles, int64_t panels)
 {
@@ -108,7 +126,9 @@ void hd_product_choose(hd_product *p, const hd_product_target *target)
     p->copy_a = p->trans_a;
     p->ahead = 8;
     p->packed_bytes = p->b_kind == HD_B_PACKED ? (size_t)round16(panels * nr * p->k) * 4 : 0;
-    if (p->trans_a || p->b_kind != HD_B_PACKED) cut_copied(p, target, tiles, panels);
+    p->kc = p->k;
+    if (reads_in_place(p, target->vl)) cut_in_place(p, target);
+    else if (p->trans_a || p->b_kind != HD_B_PACKED) cut_copied(p, target, tiles, panels);
     else cut_packed(p, target, tiles, panels);
     p->slots = p->batch * p->slots_m * p->slots_n;
     p->mc = ceil_div(tiles, p->slots_m) * p->mr;

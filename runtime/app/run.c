@@ -83,6 +83,9 @@ int hd_command_run(int argc, char **argv)
     if (used > hd_model.length && hd_app_language_model()) hd_app_fail("--used %lld: at most %lld", (long long)used, (long long)hd_model.length);
     if ((state_in || state_out) && !entry->trains) hd_app_fail("run: entry %s does not train: --state-in and --state-out are not valid for it", name);
     if (!out && !weights_out && !state_out) hd_app_fail("run: name the outputs: --out FILE");
+    if (out) hd_file_check(out);
+    if (weights_out) hd_file_check(weights_out);
+    if (state_out) hd_file_check(state_out);
 
     hd_memory memory = { 0 };
     void *block, *tensor[entry->inputs + entry->outputs + 1];

@@ -248,11 +248,18 @@ HD_INLINE hd_f hd_silu(hd_f x) { return x * hd_sigmoid(x); }
 HD_INLINE hd_f hd_gelu(hd_f x) { return x * hd_normal_cdf(x); }
 HD_INLINE hd_f hd_gelu_tanh(hd_f x) { return x * hd_sigmoid(x * (x * x * (2.0f * HD_SQRT_2_OVER_PI * 0.044715f) + 2.0f * HD_SQRT_2_OVER_PI)); }
 HD_INLINE hd_f hd_gelu_quick(hd_f x) { return x * hd_sigmoid(1.702f * x); }
+/* sigmoid(x) and its slope sigmoid(x) sigmoid(-x), which 1 - sigmoid(x) would round away at large x. */
+HD_INLINE hd_f hd_sigmoid_and_slope(hd_f x, hd_f *slope)
+{
+    const hd_f e = hd_exp_nonpositive(-hd_abs(x)), inverse = 1.0f / (1.0f + e), other = e * inverse;
+    *slope = other * inverse;
+    return hd_select(x < 0.0f, other, inverse);
+}
 HD_INLINE hd_f hd_silu_prime(hd_f x)
 {
     x = hd_clamp(x, 200.0f);
-    hd_f s = hd_sigmoid(x);
-    return s + x * s * (1.0f - s);
+    hd_f slope, s = hd_sigmoid_and_slope(x, &slope);
+    return s + x * slope;
 }
 HD_INLINE hd_f hd_gelu_prime(hd_f x)
 {
@@ -262,14 +269,14 @@ HD_INLINE hd_f hd_gelu_prime(hd_f x)
 HD_INLINE hd_f hd_gelu_tanh_prime(hd_f x)
 {
     x = hd_clamp(x, 30.0f);
-    hd_f z = x * x, s = hd_sigmoid(x * (z * (2.0f * HD_SQRT_2_OVER_PI * 0.044715f) + 2.0f * HD_SQRT_2_OVER_PI));
-    return s + x * s * (1.0f - s) * (z * (6.0f * HD_SQRT_2_OVER_PI * 0.044715f) + 2.0f * HD_SQRT_2_OVER_PI);
+    hd_f slope, z = x * x, s = hd_sigmoid_and_slope(x * (z * (2.0f * HD_SQRT_2_OVER_PI * 0.044715f) + 2.0f * HD_SQRT_2_OVER_PI), &slope);
+    return s + x * slope * (z * (6.0f * HD_SQRT_2_OVER_PI * 0.044715f) + 2.0f * HD_SQRT_2_OVER_PI);
 }
 HD_INLINE hd_f hd_gelu_quick_prime(hd_f x)
 {
     x = hd_clamp(x, 120.0f);
-    hd_f s = hd_sigmoid(1.702f * x);
-    return s + 1.702f * x * s * (1.0f - s);
+    hd_f slope, s = hd_sigmoid_and_slope(1.702f * x, &slope);
+    return s + 1.702f * x * slope;
 }
 
 /* Dropout: lanes whose elements element, element + 1, ... are kept, by the bits that hd_random.h defines (its vector twin).

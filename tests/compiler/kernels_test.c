@@ -216,7 +216,7 @@ static void norm_gradient_check(const test_case *t, void *function)
 /* softmax: a rows, b cols, c extra between rows, d: 1 gradient */
 static void softmax_parameters(const test_case *t, char *text, size_t size)
 {
-    snprintf(text, size, "kind = 'softmax%s', rows = %d, cols = %d, ld_x = %d, " OUT, t->d ? "_dx" : "", t->a, t->b, t->b + t->c, t->b);
+    snprintf(text, size, "kind = 'softmax%s', rows = %d, cols = %d, ld_%s = %d, " OUT, t->d ? "_dx" : "", t->a, t->b, t->d ? "y" : "x", t->b + t->c, t->b);
 }
 static void softmax_check(const test_case *t, void *function)
 {
@@ -235,7 +235,7 @@ static void softmax_check(const test_case *t, void *function)
             want[r * cols + c] = t->d ? x[(size_t)r * ld + c] * (dy[r * cols + c] - along) : exp(x[(size_t)r * ld + c] - top) / sum;
     }
     for (int r = 0; r < 2; r++) {
-        if (t->d) backward(&runs[r], rows, x, dy, y);
+        if (t->d) backward(&runs[r], rows, dy, x, y);
         else forward(&runs[r], rows, x, y);
         same("y", y, want, (size_t)rows * cols, 2e-6);
     }

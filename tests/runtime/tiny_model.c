@@ -2,12 +2,14 @@
  *
  *   hidden = dropout(embed[token]);  logits = hidden head^T + bias;  loss = mean over counted targets of nll
  *
- * Real gradients, AdamW as the compiler's train_step defines it, work cut into a fixed number of slots. TINY_NAN_STEP in
- * the environment makes the loss of that training step NaN. */
+ * Real gradients, AdamW as the compiler's train_step defines it, work cut into a fixed number of slots. In the
+ * environment, counted in calls of train_step: TINY_NAN_STEP makes the loss of that call NaN, TINY_STOP_STEP makes that
+ * call raise SIGTERM. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,6 +153,8 @@ static int train_step(const hd_memory *memory, const hd_threads *threads, void *
         j.state[HEAD + 3] = NAN;
         *(float *)tensors[4] = NAN;
     }
+    const char *stop = getenv("TINY_STOP_STEP");
+    if (stop && j.random[1] == atoi(stop)) raise(SIGTERM);
     *(float *)tensors[5] = update(&j, memory->weights);
     return 0;
 }

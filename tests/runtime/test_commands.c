@@ -1,0 +1,278 @@
+/* eval, sample, run, info, bench and the command line. */
+#include "support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../runtime/app/app.h"
+#include "../../runtime/app/data.h"
+
+static void ok(int status) { if (status != 0) fail_msg("exit status %d: %s", status, program_err); }
+
+static int enter_with_weights(void **state)
+{
+    if (enter_folder(state) != 0) return -1;
+    write_text("text", 3000);
+    return program("train --data text --steps 60 --out w") == 0 ? 0 : -1;
+}
+
+/* ---- which positions eval scores -------------------------------------------------------------------------------- */
+
+static void every_held_out_position_is_scored_once_with_enough_context(void **state)
+{
+    static const double held[] = { 1, 0.9, 0.5, 0.1, 0.01, 0.001 };
+    static const int sizes[] = { 33, 34, 47, 48, 49, 64, 65, 100, 1000 };
+    (void)state;
+    for (size_t f = 0; f < sizeof held / sizeof held[0]; f++)
+        for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
+            for (int64_t stride = 1; stride <= hd_model.length; stride += stride == 1 ? 6 : 5) {
+                write_text("sized", (size_t)sizes[s]);
+                hd_data data = hd_data_open("sized", 0, held[f]);
+                unsigned char times[1000] = { 0 };
+                int64_t from = data.held_start ? data.held_start : 1;
+                for (int64_t i = 0; i < hd_data_spans(&data, stride); i++) {
+                    hd_data_span span = hd_data_get_span(&data, stride, i);
+                    assert_true(span.start >= 0 && span.start + hd_model.length < data.count);
+                    assert_true(span.first > span.start && span.last <= span.start + hd_model.length + 1 && span.first < span.last);
+                    for (int64_t p = span.first; p < span.last; p++) {
+                        times[p]++;
+                        int64_t context = p - span.start, possible = p < hd_model.length ? p : hd_model.length;
+                        assert_true(context >= possible - stride + 1 || span.start == 0);
+                    }
+                }
+                for (int64_t p = 0; p < data.count; p++) assert_int_equal(times[p], p >= from);
+                hd_file_close(data.map);
+            }
+}
+
+static double number_after(const char *text, const char *key)
+{
+    const char *found = strstr(text, key);
+    if (!found) fail_msg("no %s in %s", key, text);
+    return strtod(found + strlen(key), NULL);
+}
+
+/* The tiny model sees one byte of context, so every stride must give the same sum, and it is a table of pairs. */
+static void eval_gives_the_same_bits_for_every_stride_and_thread_count(void **state)
+{
+    (void)state;
+    ok(program("eval --data text --weights w --json --held-out 0.2 --stride 32"));
+    double bits = number_after(program_out, "\"bits_per_byte\": ");
+    assert_int_equal((int)number_after(program_out, "\"tokens\": "), 600);
+    assert_true(number_after(program_out, "\"seconds\": ") >= 0);
+    for (int stride = 1; stride < 32; stride += 7)
+        for (int threads = 1; threads <= 3; threads++) {
+            ok(program("eval --data text --weights w --json --held-out 0.2 --stride %d --threads %d", stride, threads));
+            assert_true(fabs(number_after(program_out, "\"bits_per_byte\": ") - bits) < 1e-6);
+            assert_int_equal((int)number_after(program_out, "\"tokens\": "), 600);
+        }
+    ok(program("eval --data text --weights w --json --held-out 1"));
+    assert_int_equal((int)number_after(program_out, "\"tokens\": "), 3000);
+}
+
+/* ---- sample ----------------------------------------------------------------------------------------------------- */
+
+static void a_sample_continues_the_prompt_beyond_the_length(void **state)
+{
+    (void)state;
+    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 3"));
+    assert_int_equal(strlen(program_out), 6 + 100 + 1);
+    assert_int_equal(strncmp(program_out, "heddle", 6), 0);
+    char first[256];
+    strcpy(first, program_out);
+    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 3 --threads 1"));
+    assert_string_equal(program_out, first);
+    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 4"));
+    assert_string_not_equal(program_out, first);
+    ok(program("sample --weights w --prompt heddleheddleheddleheddleheddleheddleheddle --tokens 5"));
+    assert_int_equal(strlen(program_out), 42 + 5 + 1);
+    ok(program("sample --weights w --tokens 0 --prompt x"));
+    assert_string_equal(program_out, "x\n");
+}
+
+static void temperature_0_top_1_and_a_tiny_top_p_are_greedy(void **state)
+{
+    (void)state;
+    ok(program("sample --weights w --prompt the --tokens 50 --temperature 0"));
+    char greedy[256];
+    strcpy(greedy, program_out);
+    ok(program("sample --weights w --prompt the --tokens 50 --temperature 0.7 --top-k 1 --seed 8"));
+    assert_string_equal(program_out, greedy);
+    ok(program("sample --weights w --prompt the --tokens 50 --temperature 2 --top-p 0.000001 --seed 9"));
+    assert_string_equal(program_out, greedy);
+}
+
+/* ---- run -------------------------------------------------------------------------------------------------------- */
+
+static void write_inputs(const char *path, float lr)
+{
+    static const char header[] = "{\"tokens\":{\"dtype\":\"I32\",\"shape\":[4,32],\"data_offsets\":[0,512]},\"targets\":{\"dtype\":\"I32\",\"shape\":[4,32],\"data_offsets\":[512,1024]},"
+                                 "\"hyper\":{\"dtype\":\"F32\",\"shape\":[16],\"data_offsets\":[1024,1088]},\"random\":{\"dtype\":\"I32\",\"shape\":[4],\"data_offsets\":[1088,1104]},"
+                                 "\"surplus\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[1104,1108]}}";
+    unsigned char file[8 + sizeof header - 1 + 1108] = { 0 };
+    float hyper[16] = { lr, 0.9f, 0.99f, 1e-8f, 0, 0, 0.1f, 0.01f, 1, 0, 1 };
+    for (int i = 0; i < 2; i++) file[i] = (unsigned char)((sizeof header - 1) >> 8 * i);
+    memcpy(file + 8, header, sizeof header - 1);
+    unsigned char *data = file + 8 + sizeof header - 1;
+    for (int i = 0; i < 128; i++) {
+        data[4 * i] = (unsigned char)(i % 7 + 'a');
+        data[512 + 4 * i] = (unsigned char)((i + 1) % 7 + 'a');
+    }
+    memcpy(data + 1024, hyper, sizeof hyper);
+    write_file(path, file, sizeof file);
+}
+
+static float *tensor_at(const char *path, size_t offset, unsigned char **file)
+{
+    size_t bytes;
+    *file = read_file(path, &bytes);
+    assert_non_null(*file);
+    return (float *)(void *)(*file + 8 + (*file)[0] + 256u * (*file)[1] + offset);
+}
+
+/* dL/db of head.bias by run train_step agrees with a central difference of run loss. */
+static void run_gives_gradients_that_differences_confirm(void **state)
+{
+    unsigned char *file, *shifted;
+    float loss[2];
+    (void)state;
+    write_inputs("in", 0);
+    ok(program("run train_step --in in --weights w --state-out s --out o --weights-out same"));
+    assert_same_file("same", "same");
+    float gradient = tensor_at("s", 32768 + 4 * 'b', &file)[0];
+    free(file);
+    for (int side = 0; side < 2; side++) {
+        size_t bytes;
+        shifted = read_file("same", &bytes);
+        float *bias = (float *)(void *)(shifted + 8 + shifted[0] + 256u * shifted[1] + 32768 + 4 * 'b'), value;
+        memcpy(&value, bias, 4);
+        value += side ? 0.05f : -0.05f;
+        memcpy(bias, &value, 4);
+        write_file("shifted", shifted, bytes);
+        free(shifted);
+        ok(program("run loss --in in --weights shifted --out l"));
+        loss[side] = tensor_at("l", 0, &file)[0];
+        free(file);
+    }
+    /* dropout is on in one and off in the other, so the two agree only nearly */
+    if (fabsf((loss[1] - loss[0]) / 0.1f - gradient) > 0.02f) fail_msg("difference %g, gradient %g", (double)(loss[1] - loss[0]) / 0.1, (double)gradient);
+}
+
+static void two_train_steps_through_files_need_the_state(void **state)
+{
+    (void)state;
+    write_inputs("in", 0.01f);
+    ok(program("run train_step --in in --weights w --weights-out w1 --state-out s1"));
+    ok(program("run train_step --in in --weights w1 --state-in s1 --weights-out w2 --state-out s2"));
+    ok(program("run train_step --in in --weights w1 --weights-out other"));
+    size_t a, b;
+    unsigned char *x = read_file("w2", &a), *y = read_file("other", &b);
+    assert_true(a == b && memcmp(x, y, a) != 0);
+    free(x);
+    free(y);
+    assert_refused(program("run loss --in in --weights w --out o --state-out s"), "entry loss does not train");
+}
+
+static void used_positions_do_not_depend_on_the_others(void **state)
+{
+    unsigned char *a, *b;
+    (void)state;
+    write_inputs("in", 0);
+    ok(program("run forward --in in --weights w --out all"));
+    ok(program("run forward --in in --weights w --out part --sequences 1 --used 5"));
+    assert_memory_equal(tensor_at("all", 0, &a), tensor_at("part", 0, &b), 5 * 256 * 4);
+    free(a);
+    free(b);
+    assert_refused(program("run forward --in in --weights w --out part --used 33"), "--used 33: at most 32");
+    assert_refused(program("run forward --in in --weights w --out part --sequences 5"), "--sequences 5: at most 4");
+}
+
+/* ---- info, bench, the command line ------------------------------------------------------------------------------ */
+
+static void info_and_bench_print_the_keys_that_scripts_read(void **state)
+{
+    (void)state;
+    ok(program("info --json"));
+    assert_contains(program_out, "\"parameters\": 8448");
+    assert_contains(program_out, "\"memory\": {");
+    assert_contains(program_out, "\"weights\": 33792");
+    assert_contains(program_out, "\"kept_pairs\": 32, \"density\": 0.03125");
+    assert_contains(program_out, "\"config\": {\"length\": \"32\", \"width\": \"16\"}");
+    ok(program("info"));
+    assert_contains(program_out, "parameters: 8448");
+    ok(program("bench --json --seconds 0.05"));
+    assert_contains(program_out, "\"entry\": \"train_step\"");
+    assert_true(number_after(program_out, "\"peak_gflops\": ") > 0);
+    assert_true(number_after(program_out, "\"read_gbs\": ") > 0);
+    assert_contains(program_out, "\"total\": {\"ms\": ");
+    assert_contains(program_out, "\"share_of_peak\": ");
+    assert_contains(program_out, "{\"kernel\": \"join\", \"where\": \"tiny.lua:1\", \"calls\": 1, ");
+    ok(program("bench loss --threads 1 --seconds 0.05"));
+    assert_contains(program_out, "tiny loss, 1 threads");
+}
+
+static const struct { const char *line, *message; } refused[] = {
+    { "fly", "unknown command 'fly'; valid: info train eval sample run bench --help --version" },
+    { "info now", "info: unexpected argument 'now'; valid: --json" },
+    { "eval", "eval: name the data: --data FILE" },
+    { "eval --data text", "eval: name the weights: --weights FILE" },
+    { "eval --data text --weights w --stride 0", "--stride 0: must be a whole number from 1 to 32" },
+    { "eval --data text --weights w --stride 33", "--stride 33: must be a whole number from 1 to 32" },
+    { "eval --data text --weights w --held-out 0", "--held-out 0: nothing would be measured" },
+    { "eval --data text --weights w --held-out 1.5", "--held-out 1.5: must be a number from 0 to 1" },
+    { "eval --data text --weights text", "text: not a whole safetensors file" },
+    { "eval --data text --weights w --json=yes", "--json takes no value" },
+    { "eval --data in --weights w -q", "eval: unknown flag '-q'; valid: --data --weights" },
+    { "sample", "sample: name the weights" },
+    { "sample --weights w --temperature -1", "--temperature -1: must be a number from 0 to 1000" },
+    { "sample --weights w --top-p 0", "--top-p 0: must be a number" },
+    { "sample --weights w --threads 0", "--threads 0: must be a whole number from 1 to 1024" },
+    { "run", "tiny has no entry ''; it has: forward loss train_step" },
+    { "run forward", "run: name the outputs: --out FILE" },
+    { "run forward --out y", "run forward: name the inputs: --in FILE" },
+    { "run forward loss --out y", "run: unexpected argument 'loss'" },
+    { "bench nothing", "tiny has no entry 'nothing'; it has: forward loss train_step" },
+};
+
+static void bad_input_is_refused_with_one_line(void **state)
+{
+    (void)state;
+    write_inputs("in", 0);
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) assert_refused(program("%s", refused[i].line), refused[i].message);
+    assert_refused(program("%s", ""), "tiny: name a command");
+    assert_false(file_exists("y"));
+}
+
+static void help_and_version_succeed(void **state)
+{
+    static const char *const commands[] = { "info", "train", "eval", "sample", "run", "bench" };
+    (void)state;
+    ok(program("--version"));
+    assert_contains(program_out, "tiny, made by heddle test");
+    ok(program("--help"));
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        assert_contains(program_out, commands[i]);
+        ok(program("%s --help", commands[i]));
+        assert_contains(program_out, "--threads T");
+        ok(program("--help"));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_held_out_position_is_scored_once_with_enough_context),
+        cmocka_unit_test(eval_gives_the_same_bits_for_every_stride_and_thread_count),
+        cmocka_unit_test(a_sample_continues_the_prompt_beyond_the_length),
+        cmocka_unit_test(temperature_0_top_1_and_a_tiny_top_p_are_greedy),
+        cmocka_unit_test(run_gives_gradients_that_differences_confirm),
+        cmocka_unit_test(two_train_steps_through_files_need_the_state),
+        cmocka_unit_test(used_positions_do_not_depend_on_the_others),
+        cmocka_unit_test(info_and_bench_print_the_keys_that_scripts_read),
+        cmocka_unit_test(bad_input_is_refused_with_one_line),
+        cmocka_unit_test(help_and_version_succeed),
+    };
+    return cmocka_run_group_tests_name("commands", tests, enter_with_weights, leave_folder);
+}
