@@ -57,7 +57,7 @@ static int operand(writer *w, const char *type, hd_view view, bool writes)
     if (e->operands == (int)(sizeof e->operand / sizeof *e->operand)) hd_fail(w->fused->map[0]->where, "more than 32 tensors meet in one fused step");
     e->operand[e->operands] = (hd_argument){ .type = type, .view = view, .writes = writes, .elementwise = true,
                                              .full = hd_view_is_dense(&view) && hd_elements(&view.shape) == hd_elements(&shape->shape) };
-    hd_text_add(&e->signature, ", %se%d", type, e->operands);
+    hd_text_add(&e->signature, ", %sarg%d", type, e->operands);
     return e->operands++;
 }
 
@@ -108,7 +108,7 @@ static const char *value_of(writer *w, hd_node *n, hd_node *x)
     const int e = operand(w, "const float *", v, false);
     hd_text at = { 0 };
     const bool one = address(w, v, &n->shape, &at, n->where);
-    line(w, hd_format(one ? "hd_f x%d = hd_set(e%d[%s]);" : "hd_f x%d = HD_AT(e%d + %s);", w->loads, e, at.data));
+    line(w, hd_format(one ? "hd_f x%d = hd_set(arg%d[%s]);" : "hd_f x%d = HD_AT(arg%d + %s);", w->loads, e, at.data));
     if (w->loads < (int)(sizeof w->load / sizeof *w->load)) {
         w->load[w->loads].of = x, w->load[w->loads].seen_as = n->shape, w->load[w->loads].variable = w->loads;
     } else {
@@ -132,7 +132,7 @@ static void spell(writer *w, hd_node *n)
         const int s = operand(w, "float *", state, true);
         hd_text at = { 0 };
         address(w, state, &n->shape, &at, n->where);
-        line(w, hd_format("hd_f %s = e%d[0] != 0.0f ? HD_AT(e%d + %s) + %s : %s;", variable(w, n), f, s, at.data, x, x));
+        line(w, hd_format("hd_f %s = arg%d[0] != 0.0f ? HD_AT(arg%d + %s) + %s : %s;", variable(w, n), f, s, at.data, x, x));
         return;
     }
     if (n->op == HD_OP_dropout) {
@@ -143,8 +143,8 @@ static void spell(writer *w, hd_node *n)
         hd_epilogue *e = w->e;         /* the stream differs from layer to layer: an argument, so that layers share the kernel */
         if (e->operands == (int)(sizeof e->operand / sizeof *e->operand)) hd_fail(n->where, "more than 32 tensors meet in one fused step");
         e->operand[e->operands] = (hd_argument){ .type = "uint32_t ", .text = hd_format("%du", n->attr.dropout.stream) };
-        hd_text_add(&e->signature, ", uint32_t e%d", e->operands);
-        line(w, hd_format("hd_f %s = hd_select(hd_dropout_mask((uint32_t)e%d[0], (uint32_t)e%d[1], e%d, (uint32_t)(%s), %uu), %s * hd_set(%s), hd_set(0.0f));",
+        hd_text_add(&e->signature, ", uint32_t arg%d", e->operands);
+        line(w, hd_format("hd_f %s = hd_select(hd_dropout_mask((uint32_t)arg%d[0], (uint32_t)arg%d[1], arg%d, (uint32_t)(%s), %uu), %s * hd_set(%s), hd_set(0.0f));",
                           variable(w, n), r, r, e->operands++, element, (unsigned)(p * 16777216.0), x, number(1.0 / (1.0 - p))));
         return;
     }
@@ -197,7 +197,7 @@ void hd_map_text(hd_lowering *l, const hd_fused *fused, bool flat, hd_epilogue *
         } else {
             hd_text_add(&at, "0");
         }
-        line(&w, hd_format("HD_PUT(e%d + %s, %s);", out, at.data, w.store[i].variable));
+        line(&w, hd_format("HD_PUT(arg%d + %s, %s);", out, at.data, w.store[i].variable));
         e->bytes += 4.0 * (double)hd_elements(&to.shape);
     }
     hd_text_add(&e->lines, "}");

@@ -21,7 +21,7 @@ static const char *argument_list(const hd_epilogue *e)
 {
     hd_text out = { 0 };
     hd_text_add(&out, "{ ");
-    for (int i = 0; i < e->operands; i++) hd_text_add(&out, "{ \"%s\", \"e%d\" }, ", e->operand[i].type, i);
+    for (int i = 0; i < e->operands; i++) hd_text_add(&out, "{ \"%s\", \"arg%d\" }, ", e->operand[i].type, i);
     hd_text_add(&out, "}");
     return out.data;
 }
@@ -389,8 +389,8 @@ static hd_view partial_sums(hd_lowering *l, const hd_node *n, hd_view x, int64_t
     if (!parts) return x;
     const hd_view to = hd_view_dense(hd_lower_buffer(l, 4 * *outer * parts * inner, "partial sums"), &(hd_shape){ 3, { *outer, parts, inner } });
     hd_epilogue e = { 0 };
-    hd_text_add(&e.lines, "{ [==[HD_PUT(e0 + row * %lld + col, acc);]==] }", LL(inner));
-    hd_text_add(&e.signature, ", float *e0");
+    hd_text_add(&e.lines, "{ [==[HD_PUT(arg0 + row * %lld + col, acc);]==] }", LL(inner));
+    hd_text_add(&e.signature, ", float *arg0");
     hd_text_add(&e.coordinates, "plain");
     e.operand[e.operands++] = (hd_argument){ .type = "float *", .view = to, .writes = true };
     reduce_step(l, n, x, *outer * parts, *reduced / parts, inner, &e);
@@ -423,8 +423,8 @@ static void lower_reduce(hd_lowering *l, const hd_fused *fused)
             return;
         }
         const hd_view to = hd_view_dense(hd_lower_buffer(l, 4 * outer * inner, "partial sums"), &(hd_shape){ 2, { outer, inner } });
-        hd_text_add(&e.lines, "{ [==[HD_PUT(e0 + row * %lld + col, acc);]==] }", LL(inner));
-        hd_text_add(&e.signature, ", float *e0");
+        hd_text_add(&e.lines, "{ [==[HD_PUT(arg0 + row * %lld + col, acc);]==] }", LL(inner));
+        hd_text_add(&e.signature, ", float *arg0");
         hd_text_add(&e.coordinates, "plain");
         e.operand[e.operands++] = (hd_argument){ .type = "float *", .view = to, .writes = true };
         reduce_step(l, n, x, outer, reduced, inner, &e);
