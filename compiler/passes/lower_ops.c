@@ -91,8 +91,8 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     hd_text t = { 0 };
     hd_text_add(&t, "m = %lld, n = %lld, k = %lld, ld_a = %lld, trans_a = %s, b_kind = \"%s\", ld_b = %lld, batch = %lld, stride_a = %lld, stride_b = %lld, ", LL(p.m), LL(p.n), LL(p.k), LL(p.ld_a),
                 p.trans_a ? "true" : "false", kinds[p.b_kind], LL(p.ld_b), LL(batch), LL(a.batch_stride), LL(b.batch_stride));
-    hd_text_add(&t, "mr = %d, nv = %d, kc = %lld, mc = %lld, nc = %lld, slots_m = %lld, slots_n = %lld, slots = %lld, ahead = %d, fetch_a = 0, local_bytes = %lld, arguments = %s, epilogue = %s", p.mr, p.nv, LL(p.kc),
-                LL(p.mc), LL(p.nc), LL(p.slots_m), LL(p.slots_n), LL(p.slots), p.ahead, LL(p.local_bytes), argument_list(&e), e.lines.data);
+    hd_text_add(&t, "mr = %d, nv = %d, kc = %lld, mc = %lld, nc = %lld, slots_m = %lld, slots_n = %lld, slots = %lld, ahead = %d, copy_a = %s, local_bytes = %lld, arguments = %s, epilogue = %s", p.mr, p.nv, LL(p.kc),
+                LL(p.mc), LL(p.nc), LL(p.slots_m), LL(p.slots_n), LL(p.slots), p.ahead, p.copy_a ? "true" : "false", LL(p.local_bytes), argument_list(&e), e.lines.data);
     hd_step *s = hd_step_new(hd_format("%s%sproduct%s%s [%lld,%lld] over %lld%s", n->name ? n->name : "", n->name ? ": " : "", strcmp(e.coordinates.data, "plain") ? " " : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : "",
                                        LL(rows), LL(cols), LL(depth), batch > 1 ? hd_format(", %lld times", LL(batch)) : ""), n->where);
     s->kernel = hd_kernel_get(l->kernels, "product", hd_format("%lldx%lldx%lld%s%s_%s", LL(rows), LL(cols), LL(depth), p.trans_a ? "_ta" : "", p.b_kind == HD_B_TRANSPOSED ? "_tb" : "", e.coordinates.data),

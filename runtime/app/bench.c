@@ -248,8 +248,8 @@ int hd_command_bench(int argc, char **argv)
     };
     hd_app_map_areas(area, 4);
     hd_app_bind_tensors(entry, block, tensor);
-    hd_weights_initialise(memory.weights, 1);
     hd_pool *pool = hd_app_pool((int)threads);
+    hd_weights_initialise(memory.weights, 1, hd_pool_threads(pool));
     fill_inputs(entry, tensor);
     for (int i = 0; i < entry->inputs; i++) {
         const hd_entry_info *source = source_of(entry, i);

@@ -98,15 +98,15 @@ int hd_command_run(int argc, char **argv)
     hd_app_map_areas(area, 4);
     hd_app_bind_tensors(entry, block, tensor);
     read_inputs(entry, in, tensor);
+    hd_pool *pool = hd_app_pool((int)threads);
     if (weights) {
         hd_weights_load(weights, memory.weights);
     } else if (hd_model.weights) {
         fprintf(stderr, "run: no --weights: initial weights of seed %lld\n", (long long)seed);
-        hd_weights_initialise(memory.weights, (uint64_t)seed);
+        hd_weights_initialise(memory.weights, (uint64_t)seed, hd_pool_threads(pool));
     }
     if (state_in) read_state(state_in, memory.state);
 
-    hd_pool *pool = hd_app_pool((int)threads);
     if (entry->call(&memory, hd_pool_threads(pool), tensor, (int)sequences, (int)used) != 0) hd_app_fail("run: entry %s refused its arguments", name);
     hd_pool_free(pool);
 

@@ -126,7 +126,7 @@ static void start_weights(hd_trainer *t, const request *r)
 {
     memset(t->memory.state, 0, hd_model.state_bytes);
     if (r->weights) hd_weights_load(r->weights, t->memory.weights);
-    else hd_weights_initialise(t->memory.weights, t->seed);
+    else hd_weights_initialise(t->memory.weights, t->seed, t->threads);
     if (hd_trainer_averaging(t)) memcpy(t->memory.average, t->memory.weights, hd_model.weights_bytes);
     t->at = (hd_position){ .steps = t->at.steps, .best = NAN, .previous = NAN };
 }
@@ -294,8 +294,13 @@ int hd_command_train(int argc, char **argv)
     } else {
         start_weights(&t, &r);
         if (r.minutes > 0) {
+            hd_progress_show(stdout, "timing the first steps");
             int64_t steps = rehearse(&t, r.minutes, started);
-            if (signalled) return 128 + (int)signalled;
+            hd_progress_end();
+            if (signalled) {
+                printf("interrupted while the first steps were timed; nothing was written\n");
+                return 128 + (int)signalled;
+            }
             t.not_finite = NULL;
             t.at.steps = steps;
             start_weights(&t, &r);

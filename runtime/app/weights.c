@@ -8,14 +8,23 @@
 
 static float *at(const void *area, const hd_weight *weight) { return (float *)(uintptr_t)((const unsigned char *)area + weight->offset); }
 
-void hd_weights_initialise(void *area, uint64_t seed)
+enum { INIT_SLOT = 1 << 12 };        /* elements */
+typedef struct init_job { const hd_weight *weight; float *out; int64_t elements; uint64_t seed, name; } init_job;
+
+static void init_slot(void *argument, int slot, int thread)
+{
+    const init_job *job = argument;
+    int64_t first = (int64_t)slot * INIT_SLOT, last = first + INIT_SLOT < job->elements ? first + INIT_SLOT : job->elements;
+    (void)thread;
+    for (int64_t e = first; e < last; e++) job->out[e] = (float)hd_init_value(job->weight->init, job->weight->scale, job->seed, job->name, (uint64_t)e);
+}
+
+void hd_weights_initialise(void *area, uint64_t seed, const hd_threads *threads)
 {
     for (int i = 0; i < hd_model.weights; i++) {
         const hd_weight *weight = &hd_model.weight[i];
-        int64_t elements = hd_app_elements(weight->rank, weight->size);
-        uint64_t name = hd_random_name(weight->name);
-        float *out = at(area, weight);
-        for (int64_t e = 0; e < elements; e++) out[e] = (float)hd_init_value(weight->init, weight->scale, seed, name, (uint64_t)e);
+        init_job job = { weight, at(area, weight), hd_app_elements(weight->rank, weight->size), seed, hd_random_name(weight->name) };
+        threads->run(threads->context, init_slot, &job, (int)((job.elements + INIT_SLOT - 1) / INIT_SLOT));
     }
 }
 

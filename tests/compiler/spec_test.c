@@ -22,7 +22,7 @@
 #include "../../compiler/spec/spec.h"
 
 static const char LIBRARY[] = "compiler/lua";
-enum { AT_ONCE = 6, MAX_OVERRIDES = 12 };
+enum { AT_ONCE = 1, MAX_OVERRIDES = 12 };       /* one: processes that allocate side by side would share one arena */
 
 /* ---- running a spec ---- */
 

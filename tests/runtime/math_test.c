@@ -76,13 +76,13 @@ static const struct row {
     { "step",             vector_step,             step,             0,   -INFINITY, INFINITY, 0 },
     { "relu",             vector_relu,             relu,             0,   -INFINITY, INFINITY, 0 },
     { "silu",             vector_silu,             silu,             4,   -80,       INFINITY, 0 },
-    { "gelu",             vector_gelu,             gelu,             5,   -1e30f,    INFINITY, 0.25f },
-    { "gelu_tanh",        vector_gelu_tanh,        gelu_tanh,        5,   -1e12f,    1e12f,    0.25f },
-    { "gelu_quick",       vector_gelu_quick,       gelu_quick,       5,   -1e30f,    1e30f,    0.25f },
-    { "silu_prime",       vector_silu_prime,       silu_prime,       6,   -1e30f,    1e30f,    0.25f },
-    { "gelu_prime",       vector_gelu_prime,       gelu_prime,       6,   -1e15f,    1e15f,    0.25f },
-    { "gelu_tanh_prime",  vector_gelu_tanh_prime,  gelu_tanh_prime,  8,   -1e6f,     1e6f,     0.25f },
-    { "gelu_quick_prime", vector_gelu_quick_prime, gelu_quick_prime, 6,   -1e30f,    1e30f,    0.25f },
+    { "gelu",             vector_gelu,             gelu,             3,   -1e30f,    INFINITY, 0.25f },
+    { "gelu_tanh",        vector_gelu_tanh,        gelu_tanh,        3,   -1e12f,    1e12f,    0.25f },
+    { "gelu_quick",       vector_gelu_quick,       gelu_quick,       3,   -1e30f,    1e30f,    0.25f },
+    { "silu_prime",       vector_silu_prime,       silu_prime,       3,   -1e30f,    1e30f,    0.25f },
+    { "gelu_prime",       vector_gelu_prime,       gelu_prime,       3,   -1e15f,    1e15f,    0.25f },
+    { "gelu_tanh_prime",  vector_gelu_tanh_prime,  gelu_tanh_prime,  3,   -1e6f,     1e6f,     0.25f },
+    { "gelu_quick_prime", vector_gelu_quick_prime, gelu_quick_prime, 3,   -1e30f,    1e30f,    0.25f },
 };
 
 /* Units in the last place of max(|want|, absolute); infinity where one is NaN or infinite and the other is not. */

@@ -6,12 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 char program_out[1 << 16], program_err[1 << 14];
 void (*before_program)(void);
+size_t program_peak_bytes;
 static char folder[256];
+
+/* The programs end by exit and leave freeing to the system. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "detect_leaks=0"; }
 
 int enter_folder(void **state)
 {
@@ -105,7 +111,9 @@ static void slurp(const char *path, char *text, size_t room)
 int program_wait(pid_t child)
 {
     int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
+    struct rusage usage;
+    assert_int_equal(wait4(child, &status, 0, &usage), child);
+    program_peak_bytes = 1024 * (size_t)usage.ru_maxrss;
     slurp("out", program_out, sizeof program_out);
     slurp("err", program_err, sizeof program_err);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

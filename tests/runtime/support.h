@@ -31,6 +31,7 @@ extern char program_out[1 << 16], program_err[1 << 14];
 int program(const char *format, ...) __attribute__((format(printf, 1, 2)));
 pid_t program_start(const char *line);                           /* does not wait; prints into the files out and err */
 int program_wait(pid_t);
+extern size_t program_peak_bytes;                                 /* most memory that the last child had resident */
 extern void (*before_program)(void);                             /* run in the child first: limits, environment; NULL */
 
 void assert_contains(const char *text, const char *part);

@@ -125,6 +125,28 @@ static void minutes_are_fixed_to_steps_that_repeat_the_run(void **state)
     assert_same_run("timed", "counted");
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
+static void memory_is_the_plan_of_info_and_8_megabytes(void **state)
+{
+    (void)state;
+#ifdef SANITIZED
+    skip();
+#endif
+    ok(program("info --json --threads 2"));
+    const char *all = strstr(program_out, "\"all\": ");
+    assert_non_null(all);
+    size_t plan = strtoull(all + 7, NULL, 10);
+    ok(program("train " DATA "--steps 300 --checkpoint-minutes 0 --out w"));
+    if (program_peak_bytes > plan + 8000000) fail_msg("%zu bytes resident, plan %zu", program_peak_bytes, plan);
+}
+
 static void another_seed_is_another_run(void **state)
 {
     size_t a, b;
@@ -301,6 +323,7 @@ int main(void)
         cmocka_unit_test(a_resumed_run_can_go_to_another_name_twice),
         cmocka_unit_test(every_number_of_threads_gives_the_same_bits),
         cmocka_unit_test(minutes_are_fixed_to_steps_that_repeat_the_run),
+        cmocka_unit_test(memory_is_the_plan_of_info_and_8_megabytes),
         cmocka_unit_test(another_seed_is_another_run),
         cmocka_unit_test(a_kill_at_any_moment_leaves_a_pair_that_resumes),
         cmocka_unit_test(a_full_disk_leaves_the_previous_files),
