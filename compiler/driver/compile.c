@@ -92,7 +92,7 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
             hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes (weights %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) or hd.recompute around each block needs less",
                     p->entry->name, (long long)total, (long long)m->weights_bytes, (long long)m->state_bytes, (long long)p->scratch_bytes, (long long)o->memory);
     }
-    hd_emit(m, hd_expander_new(folders->templates, folders->expander), info, hd_cc_version(hd_cc_find(o->cc)));
+    hd_emit(m, hd_expander_new(folders->templates, folders->expander), info, info ? hd_cc_version(hd_cc_find(o->cc)) : "");
     return m;
 }
 

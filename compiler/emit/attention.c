@@ -137,7 +137,6 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     /* Keys in a chunk: their scores, and keys or values, share the first cache; a multiple of every register tile of keys. */
     int64_t kc = round_up(min64(96, target->l1 * 3 / 4 / 4 / (dp + 2 * vl)), 24);
     if (kc < 24) kc = 24;
-    const int subs = 4;
     int **width = choose_widths(a, target);
 
     hd_text covers = { 0 };
@@ -166,8 +165,11 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     }
     hd_text_add(&covers, "},\n");
 
-    /* The structs of the templates, in bytes: blocks, then the chunk. Each is padded to 64 at most twice. */
+    /* Blocks that share a chunk of keys: enough queries that copying a key costs little beside using it. */
     const int64_t nq = widest * vl;
+    const int subs = (int)(nq >= 48 ? 4 : round_up(128, nq) / nq);
+
+    /* The structs of the templates, in bytes: blocks, then the chunk. Each is padded to 64 at most twice. */
     const int64_t block = backward ? 5 * dp * nq + 4 * nq : 2 * dp * nq + 5 * nq;
     const int64_t chunk = backward ? kc * (2 * nq + 4 * dp) : kc * (nq + 2 * dp) + nq * dp;
     const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 128;

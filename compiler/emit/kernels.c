@@ -12,7 +12,7 @@ static bool name_taken(const hd_kernels *k, const char *name)
 }
 
 hd_kernel *hd_kernel_get(hd_kernels *k, const char *template_name, const char *coordinates, const char *signature,
-                         const char *parameters, int64_t local_bytes, const char *comment)
+                         const char *parameters, int64_t local_bytes, hd_where where)
 {
     for (int i = 0; i < k->count; i++)
         if (!strcmp(k->kernel[i]->template_name, template_name) && !strcmp(k->kernel[i]->parameters, parameters) &&
@@ -22,7 +22,7 @@ hd_kernel *hd_kernel_get(hd_kernels *k, const char *template_name, const char *c
     made->name = base;
     for (int n = 2; name_taken(k, made->name); n++) made->name = hd_format("%s_v%d", base, n);
     made->template_name = template_name, made->signature = signature, made->parameters = parameters;
-    made->local_bytes = local_bytes, made->comment = comment;
+    made->local_bytes = local_bytes, made->where = where;
     HD_PUSH(k->kernel, k->count, k->capacity, made);
     return made;
 }

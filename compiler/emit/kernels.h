@@ -14,7 +14,7 @@ typedef struct hd_kernel {
     const char *parameters;        /* Lua table fields, without name and vl */
     const char *signature;         /* "const hd_run *run, int rows, const float *a, ..." */
     int64_t local_bytes;           /* per thread */
-    const char *comment;           /* where it is used first */
+    hd_where where;                /* the spec's line that first asked for it */
 } hd_kernel;
 
 typedef struct hd_kernels {
@@ -25,7 +25,7 @@ typedef struct hd_kernels {
 
 /* The instance of these parameters, shared if it exists. `coordinates` becomes part of the name: "2048x384x128_bias". */
 hd_kernel *hd_kernel_get(hd_kernels *, const char *template_name, const char *coordinates, const char *signature,
-                         const char *parameters, int64_t local_bytes, const char *comment);
+                         const char *parameters, int64_t local_bytes, hd_where where);
 
 /* Expands templates by templates/NAME.c.tmpl in `folder`. Opens one Lua state for all. */
 typedef struct hd_expander hd_expander;

@@ -54,11 +54,11 @@ static int operand(writer *w, const char *type, hd_view view, bool writes)
         const hd_argument *a = &e->operand[i];
         if (a->view.buffer && a->view.buffer == view.buffer && a->view.offset == view.offset && a->writes == writes && !strcmp(a->type, type)) return i;
     }
-    if (e->operands == (int)(sizeof e->operand / sizeof *e->operand)) hd_fail(w->fused->map[0]->where, "more than 32 tensors meet in one fused step");
-    e->operand[e->operands] = (hd_argument){ .type = type, .view = view, .writes = writes, .elementwise = true,
+    const hd_argument made = { .type = type, .view = view, .writes = writes, .elementwise = true,
                                              .full = hd_view_is_dense(&view) && hd_elements(&view.shape) == hd_elements(&shape->shape) };
-    hd_text_add(&e->signature, ", %sarg%d", type, e->operands);
-    return e->operands++;
+    HD_PUSH(e->operand, e->operands, e->operand_capacity, made);
+    hd_text_add(&e->signature, ", %sarg%d", type, e->operands - 1);
+    return e->operands - 1;
 }
 
 /* C text of the element offset of the current vector in a tensor seen as `shape`: row and col count over the shape. Returns
@@ -141,11 +141,10 @@ static void spell(writer *w, hd_node *n)
         const double p = n->attr.dropout.p;
         const char *element = w->flat ? "col" : hd_format("row * %lld + col", (long long)hd_columns(n));
         hd_epilogue *e = w->e;         /* the stream differs from layer to layer: an argument, so that layers share the kernel */
-        if (e->operands == (int)(sizeof e->operand / sizeof *e->operand)) hd_fail(n->where, "more than 32 tensors meet in one fused step");
-        e->operand[e->operands] = (hd_argument){ .type = "uint32_t ", .text = hd_format("%du", n->attr.dropout.stream) };
-        hd_text_add(&e->signature, ", uint32_t arg%d", e->operands);
+        HD_PUSH(e->operand, e->operands, e->operand_capacity, ((hd_argument){ .type = "uint32_t ", .text = hd_format("%du", n->attr.dropout.stream) }));
+        hd_text_add(&e->signature, ", uint32_t arg%d", e->operands - 1);
         line(w, hd_format("hd_f %s = hd_select(hd_dropout_mask((uint32_t)arg%d[0], (uint32_t)arg%d[1], arg%d, (uint32_t)(%s), %uu), %s * hd_set(%s), hd_set(0.0f));",
-                          variable(w, n), r, r, e->operands++, element, (unsigned)(p * 16777216.0), x, number(1.0 / (1.0 - p))));
+                          variable(w, n), r, r, e->operands - 1, element, (unsigned)(p * 16777216.0), x, number(1.0 / (1.0 - p))));
         return;
     }
     const char *text = NULL;

@@ -236,7 +236,7 @@ static void emit_kernels(hd_model *m, hd_expander *x)
             if (!k) continue;
             if (!out.data)
                 hd_text_add(&out, "/* %s */\n#define HD_VL %d\n#include \"hd_vec.h\"\n#include \"%s_kernels.h\"\n\n", header_line(m, "Kernels, one function each."), m->target->vl, g->name);
-            hd_text_add(&out, "/* from %s.c.tmpl, first used for %s */\n%s\n", k->template_name, hd_comment(k->comment), hd_kernel_text(x, &m->kernels, k));
+            hd_text_add(&out, "/* from %s.c.tmpl for %s:%d */\n%s\n", k->template_name, hd_comment(k->where.file), k->where.line, hd_kernel_text(x, &m->kernels, k));
         }
     }
     add_file(m, hd_format("%s_kernels.h", g->name), proto.data, true);

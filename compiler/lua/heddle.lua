@@ -104,6 +104,9 @@ local function check_init(what, value)
   return value
 end
 
+-- N(0, 1/fan_in): sums of fan_in products of unit variance keep unit variance. What scope:linear starts with.
+function hd.lecun_normal(fan_in) return init(1, 1 / math.sqrt(integer("hd.lecun_normal: fan_in", fan_in))) end
+
 -- For the products that end a residual branch: the same init times 1/sqrt(2 * layers).
 function hd.scaled_by_depth(what, layers)
   check_init("hd.scaled_by_depth", what)
@@ -524,7 +527,7 @@ function scope_methods:linear(name, x, out, given)
   local layout = choice(what .. ": layout", o.layout, "out_in", { "out_in", "in_out" })
   local inner = width_of(what, x)
   integer(what .. ": the width out", out)
-  local w = hd.param(full .. ".weight", layout == "out_in" and { out, inner } or { inner, out }, o.init or hd.sparse_transformer_init(inner))
+  local w = hd.param(full .. ".weight", layout == "out_in" and { out, inner } or { inner, out }, o.init or hd.lecun_normal(inner))
   local b = o.bias ~= false and hd.param(full .. ".bias", { out }, hd.zeros()) or nil
   return named(full, hd.linear, x, w, b, { layout = layout })
 end

@@ -73,18 +73,14 @@ hd_step *hd_step_new(const char *label, hd_where where)
     return s;
 }
 
-static hd_argument *argument(hd_step *s)
-{
-    if (s->arguments == (int)(sizeof s->argument / sizeof *s->argument)) hd_fail(s->where, "one kernel would take more than 40 arguments");
-    return &s->argument[s->arguments++];
-}
+static void add_argument(hd_step *s, hd_argument a) { HD_PUSH(s->argument, s->arguments, s->argument_capacity, a); }
 
-void hd_step_text(hd_step *s, const char *text) { argument(s)->text = text; }
-void hd_step_view(hd_step *s, const char *type, hd_view view, bool writes) { *argument(s) = (hd_argument){ .type = type, .view = view, .writes = writes }; }
+void hd_step_text(hd_step *s, const char *text) { add_argument(s, (hd_argument){ .text = text }); }
+void hd_step_view(hd_step *s, const char *type, hd_view view, bool writes) { add_argument(s, (hd_argument){ .type = type, .view = view, .writes = writes }); }
 
 void hd_step_operands(hd_step *s, const hd_epilogue *e)
 {
-    for (int i = 0; i < e->operands; i++) *argument(s) = e->operand[i];
+    for (int i = 0; i < e->operands; i++) add_argument(s, e->operand[i]);
     s->flops += e->flops, s->bytes += e->bytes;
 }
 
@@ -213,7 +209,7 @@ void hd_lower_map_step(hd_lowering *l, const hd_epilogue *e, int64_t rows, int64
     hd_text_add(&parameters, "rows = %lld, cols = %lld, arguments = \"%s\", lines = %s", (long long)rows, (long long)cols,
                 e->signature.length ? e->signature.data + 2 : "", e->lines.data);
     s->kernel = hd_kernel_get(l->kernels, "map", hd_format("%s_%lldx%lld", e->coordinates.data, (long long)rows, (long long)cols),
-                              hd_format("const hd_run *run, int rows%s", e->signature.data ? e->signature.data : ""), parameters.data, 0, label);
+                              hd_format("const hd_run *run, int rows%s", e->signature.data ? e->signature.data : ""), parameters.data, 0, where);
     hd_step_text(s, hd_rows_text(l, rows));
     hd_step_operands(s, e);
     hd_lower_push(l, s);

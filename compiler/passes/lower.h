@@ -25,7 +25,7 @@ typedef struct hd_lowering {
 typedef struct hd_epilogue {
     hd_text lines;                       /* a Lua list: { "hd_f v3 = ...;", ... } */
     hd_text signature;                   /* ", const float *e0, float *e1" */
-    int operands; hd_argument operand[32];
+    int operands, operand_capacity; hd_argument *operand;
     double flops, bytes;
     hd_text coordinates;                 /* "bias_gelu" for the kernel's name */
 } hd_epilogue;

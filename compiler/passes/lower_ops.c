@@ -52,7 +52,7 @@ static hd_view packed_panels(hd_lowering *l, const hd_node *n, const matrix *b, 
     const hd_view packed = hd_view_dense(hd_lower_buffer(l, (int64_t)p->packed_bytes, "packed panels"), &(hd_shape){ 1, { (int64_t)p->packed_bytes / 4 } });
     hd_step *s = hd_step_new(hd_format("%s: pack %lldx%lld", b->view.buffer->what ? b->view.buffer->what : "operand", LL(p->k), LL(p->n)), n->where);
     s->kernel = hd_kernel_get(l->kernels, "pack", hd_format("%lldx%lld%s", LL(p->k), LL(p->n), transposed ? "_transposed" : ""), "const hd_run *run, const float *b, float *packed",
-                              hd_format("n = %lld, k = %lld, transposed = %s, ld_b = %lld, nv = %d", LL(p->n), LL(p->k), transposed ? "true" : "false", LL(b->ld), p->nv), 0, s->label);
+                              hd_format("n = %lld, k = %lld, transposed = %s, ld_b = %lld, nv = %d", LL(p->n), LL(p->k), transposed ? "true" : "false", LL(b->ld), p->nv), 0, s->where);
     hd_step_view(s, "const float *", b->view, false);
     hd_step_view(s, "float *", packed, true);
     s->bytes = 8.0 * (double)(p->n * p->k);
@@ -96,7 +96,7 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     hd_step *s = hd_step_new(hd_format("%s%sproduct%s%s [%lld,%lld] over %lld%s", n->name ? n->name : "", n->name ? ": " : "", strcmp(e.coordinates.data, "plain") ? " " : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : "",
                                        LL(rows), LL(cols), LL(depth), batch > 1 ? hd_format(", %lld times", LL(batch)) : ""), n->where);
     s->kernel = hd_kernel_get(l->kernels, "product", hd_format("%lldx%lldx%lld%s%s_%s", LL(rows), LL(cols), LL(depth), p.trans_a ? "_ta" : "", p.b_kind == HD_B_TRANSPOSED ? "_tb" : "", e.coordinates.data),
-                              hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e)), t.data, (int64_t)p.local_bytes, s->label);
+                              hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e)), t.data, (int64_t)p.local_bytes, s->where);
     hd_step_text(s, batch == 1 && !p.trans_a ? hd_rows_text(l, rows) : hd_format("%lld", LL(rows)));
     hd_step_view(s, "const float *", a.view, false);
     hd_step_view(s, "const float *", b_view, false);
@@ -160,7 +160,7 @@ static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention
         *s = *common;
         s->label = hd_format("%s%s%s %s%s", n->name ? n->name : "", n->name ? ": " : "", hd_ops[n->op].name, hd_pattern_text(n->attr.attention.pattern[0]),
                              plan->phases > 1 ? hd_format(", phase %d of %d", i + 1, plan->phases) : "");
-        s->kernel = hd_kernel_get(l->kernels, phase->template_name, phase->coordinates, plan->signature, phase->parameters, phase->local_bytes, s->label);
+        s->kernel = hd_kernel_get(l->kernels, phase->template_name, phase->coordinates, plan->signature, phase->parameters, phase->local_bytes, s->where);
         s->flops = plan->useful_flops / plan->phases;
         s->bytes = common->bytes / plan->phases;
         hd_lower_push(l, s);
@@ -261,7 +261,7 @@ static void row_end(hd_lowering *l, row_kernel *k, const hd_fused *fused)
     s->kernel = hd_kernel_get(l->kernels, k->template_name, hd_format("%s%lldx%lld%s%s", kind, LL(k->rows), LL(k->cols), strcmp(e.coordinates.data, "plain") ? "_" : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : ""),
                               hd_format("const hd_run *run, int rows%s%s", k->signature.data ? k->signature.data : "", signature_of(&e)),
                               hd_format("kind = \"%s\", rows = %lld, cols = %lld%s, arguments = \"%s\", epilogue = %s", k->kind, LL(k->rows), LL(k->cols), k->parameters.data ? k->parameters.data : "", arguments_of(&e), e.lines.data),
-                              0, s->label);
+                              0, s->where);
     hd_lower_push(l, s);
 }
 
@@ -307,7 +307,7 @@ static void lower_cross_entropy(hd_lowering *l, hd_node *n)
     const hd_view logits = hd_lower_matrix(l, n->input[0], rows, cols, &ld);
     hd_step *s = hd_step_new(label(n, NULL), n->where);
     s->kernel = hd_kernel_get(l->kernels, "cross_entropy", hd_format("%lldx%lld", LL(rows), LL(cols)), "const hd_run *run, int rows, const float *logits, const int32_t *targets, float *nll, float *lse",
-                              hd_format("kind = \"cross_entropy\", rows = %lld, cols = %lld, ld = %lld", LL(rows), LL(cols), LL(ld)), 0, s->label);
+                              hd_format("kind = \"cross_entropy\", rows = %lld, cols = %lld, ld = %lld", LL(rows), LL(cols), LL(ld)), 0, s->where);
     hd_step_text(s, hd_rows_text(l, rows));
     hd_step_view(s, "const float *", logits, false);
     hd_step_view(s, "const int32_t *", hd_lower_dense(l, n->input[1]), false);
@@ -371,7 +371,7 @@ static void reduce_step(hd_lowering *l, const hd_node *n, hd_view x, int64_t out
     hd_step *s = hd_step_new(label(n, e), n->where);
     s->kernel = hd_kernel_get(l->kernels, "reduce", hd_format("%s_%lldx%lldx%lld%s%s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(inner), strcmp(e->coordinates.data, "plain") ? "_" : "", strcmp(e->coordinates.data, "plain") ? e->coordinates.data : ""),
                               hd_format("const hd_run *run, int rows, const float *x%s", signature_of(e)),
-                              hd_format("op = \"%s\", outer = %lld, reduced = %lld, inner = %lld, arguments = \"%s\", epilogue = %s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(inner), arguments_of(e), e->lines.data), 0, s->label);
+                              hd_format("op = \"%s\", outer = %lld, reduced = %lld, inner = %lld, arguments = \"%s\", epilogue = %s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(inner), arguments_of(e), e->lines.data), 0, s->where);
     hd_step_text(s, hd_format("%lld", LL(outer)));
     hd_step_view(s, "const float *", x, false);
     hd_step_operands(s, e);
@@ -392,7 +392,7 @@ static hd_view partial_sums(hd_lowering *l, const hd_node *n, hd_view x, int64_t
     hd_text_add(&e.lines, "{ [==[HD_PUT(arg0 + row * %lld + col, acc);]==] }", LL(inner));
     hd_text_add(&e.signature, ", float *arg0");
     hd_text_add(&e.coordinates, "plain");
-    e.operand[e.operands++] = (hd_argument){ .type = "float *", .view = to, .writes = true };
+    HD_PUSH(e.operand, e.operands, e.operand_capacity, ((hd_argument){ .type = "float *", .view = to, .writes = true }));
     reduce_step(l, n, x, *outer * parts, *reduced / parts, inner, &e);
     *reduced = parts;
     return to;
@@ -426,7 +426,7 @@ static void lower_reduce(hd_lowering *l, const hd_fused *fused)
         hd_text_add(&e.lines, "{ [==[HD_PUT(arg0 + row * %lld + col, acc);]==] }", LL(inner));
         hd_text_add(&e.signature, ", float *arg0");
         hd_text_add(&e.coordinates, "plain");
-        e.operand[e.operands++] = (hd_argument){ .type = "float *", .view = to, .writes = true };
+        HD_PUSH(e.operand, e.operands, e.operand_capacity, ((hd_argument){ .type = "float *", .view = to, .writes = true }));
         reduce_step(l, n, x, outer, reduced, inner, &e);
         x = to;
     }
@@ -452,7 +452,7 @@ void hd_lower_copy(hd_lowering *l, const hd_view *from, const hd_view *to, const
     number_list(&t, "to", rank, to->stride);
     hd_text coordinates = { 0 };
     for (int i = 0; i < rank; i++) hd_text_add(&coordinates, "%s%lld", i ? "x" : "", LL(from->shape.rank ? from->shape.size[i] : 1));
-    s->kernel = hd_kernel_get(l->kernels, "permute", coordinates.data, "const hd_run *run, const float *x, float *out", t.data, 0, what);
+    s->kernel = hd_kernel_get(l->kernels, "permute", coordinates.data, "const hd_run *run, const float *x, float *out", t.data, 0, where);
     hd_step_view(s, "const float *", *from, false);
     hd_step_view(s, "float *", *to, true);
     s->bytes = 8.0 * (double)hd_elements(&from->shape);
@@ -490,7 +490,7 @@ static void lower_concat(hd_lowering *l, hd_node *n)
     hd_text_add(&t, "rows = %lld", LL(rows));
     number_list(&t, "sizes", n->inputs, sizes);
     number_list(&t, "lds", n->inputs, lds);
-    s->kernel = hd_kernel_get(l->kernels, "concat", hd_format("%d_to_%lldx%lld", n->inputs, LL(rows), LL(hd_elements(&n->shape) / rows)), signature.data, t.data, 0, s->label);
+    s->kernel = hd_kernel_get(l->kernels, "concat", hd_format("%d_to_%lldx%lld", n->inputs, LL(rows), LL(hd_elements(&n->shape) / rows)), signature.data, t.data, 0, s->where);
     s->bytes = 8.0 * (double)hd_elements(&n->shape);
     hd_lower_push(l, s);
 }
@@ -503,7 +503,7 @@ static void lower_pad(hd_lowering *l, hd_node *n)
     hd_step *s = hd_step_new(label(n, NULL), n->where);
     const hd_view x = hd_lower_matrix(l, n->input[0], rows, size, &ld);
     s->kernel = hd_kernel_get(l->kernels, "pad", hd_format("%lldx%lld", LL(rows), LL(size)), "const hd_run *run, int rows, const float *x, float *out",
-                              hd_format("rows = %lld, size = %lld, before = %lld, after = %lld, ld_x = %lld", LL(rows), LL(size), LL(n->attr.pad.before * after), LL(n->attr.pad.after * after), LL(ld)), 0, s->label);
+                              hd_format("rows = %lld, size = %lld, before = %lld, after = %lld, ld_x = %lld", LL(rows), LL(size), LL(n->attr.pad.before * after), LL(n->attr.pad.after * after), LL(ld)), 0, s->where);
     hd_step_text(s, hd_format("%lld", LL(rows)));
     hd_step_view(s, "const float *", x, false);
     hd_step_view(s, "float *", hd_lower_output(l, n), true);
@@ -521,7 +521,7 @@ static void lower_shift(hd_lowering *l, hd_node *n)
     const hd_view x = hd_lower_matrix(l, n->input[0], rows, length * inner, &ld);
     s->kernel = hd_kernel_get(l->kernels, "shift", hd_format("%s%lldx%lldx%lld", forward ? "" : "back_", LL(rows), LL(length), LL(inner)),
                               forward ? "const hd_run *run, int rows, const float *x, const float *start, float *out" : "const hd_run *run, int rows, const float *x, float *out",
-                              hd_format("kind = \"%s\", rows = %lld, length = %lld, inner = %lld, ld_x = %lld", forward ? "shift" : "unshift", LL(rows), LL(length), LL(inner), LL(ld)), 0, s->label);
+                              hd_format("kind = \"%s\", rows = %lld, length = %lld, inner = %lld, ld_x = %lld", forward ? "shift" : "unshift", LL(rows), LL(length), LL(inner), LL(ld)), 0, s->where);
     hd_step_text(s, l->program->row_limited && axis == 1 && rows == l->rows_batch ? "sequences" : hd_format("%lld", LL(rows)));
     hd_step_view(s, "const float *", x, false);
     if (forward) hd_step_view(s, "const float *", hd_lower_dense(l, n->input[1]), false);
@@ -544,13 +544,13 @@ static void lower_gradient_norm(hd_lowering *l, hd_node *n)
     const hd_view partials = hd_view_dense(hd_lower_buffer(l, 64 * 8, "sums of squares"), &(hd_shape){ 1, { 128 } });
     const char *count = hd_format("count = %lld", LL(l->weights_bytes / 4));
     hd_step *s = hd_step_new("norm of all gradients, sums of squares", n->where);
-    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_partials", "const hd_run *run, const float *gradient, double *partials", hd_format("kind = \"gradient_norm_partials\", %s", count), 0, s->label);
+    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_partials", "const hd_run *run, const float *gradient, double *partials", hd_format("kind = \"gradient_norm_partials\", %s", count), 0, s->where);
     hd_step_view(s, "const float *", whole_area(l, HD_AREA_GRADIENTS), false);
     hd_step_view(s, "double *", partials, true);
     s->flops = (double)l->weights_bytes / 2, s->bytes = (double)l->weights_bytes;
     hd_lower_push(l, s);
     s = hd_step_new("norm of all gradients", n->where);
-    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_join", "const hd_run *run, const double *partials, const float *hyper, float *norm", hd_format("kind = \"gradient_norm_join\", %s", count), 0, s->label);
+    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_join", "const hd_run *run, const double *partials, const float *hyper, float *norm", hd_format("kind = \"gradient_norm_join\", %s", count), 0, s->where);
     hd_step_view(s, "const double *", partials, false);
     hd_step_view(s, "const float *", hd_lower_dense(l, n->input[0]), false);
     hd_step_view(s, "float *", hd_lower_output(l, n), true);
@@ -572,7 +572,7 @@ static void lower_adamw(hd_lowering *l, hd_node *n)
     const hd_view norm = hd_lower_dense(l, n->input[1]);
     hd_step *s = hd_step_new("AdamW on all weights", n->where);
     s->kernel = hd_kernel_get(l->kernels, "optimiser", "adamw", "const hd_run *run, const float *hyper, const float *norm, float *weight, const float *gradient, float *m, float *v",
-                              hd_format("kind = \"adamw\", count = %lld, segments = %s", LL(l->weights_bytes / 4), segments.data), 0, s->label);
+                              hd_format("kind = \"adamw\", count = %lld, segments = %s", LL(l->weights_bytes / 4), segments.data), 0, s->where);
     hd_step_view(s, "const float *", hd_lower_dense(l, n->input[0]), false);
     hd_step_view(s, "const float *", norm, false);
     hd_step_view(s, "float *", whole_area(l, HD_AREA_WEIGHTS), true);

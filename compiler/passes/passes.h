@@ -34,7 +34,7 @@ typedef struct hd_argument { const char *type; const char *text; hd_view view; b
 struct hd_kernel;
 typedef struct hd_step {
     struct hd_kernel *kernel;
-    int arguments; hd_argument argument[40];
+    int arguments, argument_capacity; hd_argument *argument;
     const char *label;             /* "h.0.qkv: [2048,384] = [2048,128] x [384,128]^T + bias" */
     hd_where where;
     double flops, bytes;

@@ -154,8 +154,8 @@ static void wrong_overrides_name_the_flag_and_what_is_valid(void **state)
         { "models/text.lua", "layrs=2", "-D layrs=2: this spec has no key 'layrs'; did you mean layers?; its keys: batch, " },
         { "models/text.lua", "zzz=2", "-D zzz=2: this spec has no key 'zzz'; its keys: batch, " },
         { "models/text.lua", "layers", "-D layers: a -D flag is key=value; keys of this spec: batch, " },
-        { "models/text.lua", "layers=two", "-D layers=two: layers must be a whole number such as 4, got 'two'" },
-        { "models/text.lua", "layers=2.5", "-D layers=2.5: layers must be a whole number such as 4, got '2.5'" },
+        { "models/text.lua", "layers=two", "-D layers=two: layers must be a whole number such as 3, got 'two'" },
+        { "models/text.lua", "layers=2.5", "-D layers=2.5: layers must be a whole number such as 3, got '2.5'" },
         { "models/text.lua", "dropout=inf", "-D dropout=inf: dropout must be a number such as 0.0, got 'inf'" },
         { "models/text.lua", "pattern=dense", "-D pattern=dense: pattern must be one of \"strided\", \"causal\", \"window\", got 'dense'" },
         { "models/text.lua", "recompute=1", "-D recompute=1: recompute must be true or false, got '1'" },
@@ -330,12 +330,12 @@ static void every_model_loads_with_many_options(void **state)
     (void)state;
     static const struct { const char *path, *overrides; int entries; bool causal; } cases[] = {
         { "models/text.lua", "", 3, true },
-        { "models/text.lua", "pattern=causal length=64 layers=2 batch=3 steps_batch=6", 3, true },
+        { "models/text.lua", "pattern=causal length=64 layers=2 batch=3", 3, true },
         { "models/text.lua", "pattern=window window=7 length=100 heads=2 width=24 inner=48", 3, true },
         { "models/text.lua", "length=1 stride=1 layers=1 batch=1 vocab=1 width=2 heads=1", 3, true },
         { "models/text.lua", "length=12288 layers=30 width=512 heads=8 stride=128 inner=2048 dropout=0.25 recompute=true", 3, true },
         { "models/gpt2.lua", "", 3, true },
-        { "models/gpt2.lua", "layers=2 width=64 heads=4 length=96 positions=128 vocab=257 batch=2 steps_batch=2 dropout=0.1", 3, true },
+        { "models/gpt2.lua", "layers=2 width=64 heads=4 length=96 positions=128 vocab=257 batch=2 dropout=0.1", 3, true },
         { "models/attention.lua", "", 2, false },
         { "models/attention.lua", "pattern=full length=33 heads=3 head_dim=5", 2, false },
         { "models/attention.lua", "pattern=strided stride=16 length=144 heads=2 head_dim=16", 2, false },
@@ -358,11 +358,11 @@ static void every_model_loads_with_many_options(void **state)
 static void overrides_reach_the_graph(void **state)
 {
     (void)state;
-    hd_graph *graph = load("models/text.lua", "length=64 vocab=100 batch=2 lr=0.5 steps_batch=4");
+    hd_graph *graph = load("models/text.lua", "length=64 vocab=100 batch=2");
     assert_int_equal(graph->length, 64);
     assert_int_equal(graph->vocab, 100);
     assert_int_equal(graph->batch, 2);
-    assert_true(graph->training.present && graph->training.lr == 0.5 && graph->training.batch == 4);
+    assert_true(graph->training.present && graph->training.lr == 3e-3 && graph->training.batch == 2);
     assert_string_equal(graph->name, "text");
     assert_int_equal(graph->kind, HD_KIND_LANGUAGE_MODEL);
     const hd_entry *loss = entry_named(graph, "loss");
@@ -408,7 +408,7 @@ static void gpt2_has_the_names_and_sizes_of_the_checkpoint(void **state)
         { "transformer.h.1.mlp.c_proj.weight", "[256, 64]" }, { "transformer.h.1.mlp.c_proj.bias", "[64]" },
         { "transformer.ln_f.weight", "[64]" }, { "transformer.ln_f.bias", "[64]" },
     };
-    hd_graph *graph = load("models/gpt2.lua", "layers=2 width=64 heads=4 length=96 positions=128 vocab=257 batch=2 steps_batch=2");
+    hd_graph *graph = load("models/gpt2.lua", "layers=2 width=64 heads=4 length=96 positions=128 vocab=257 batch=2");
     int weights = 0;
     for (int i = 0; i < graph->nodes; i++) weights += graph->node[i]->op == HD_OP_param && graph->node[i]->attr.param.role == HD_WEIGHT;
     assert_int_equal(weights, 28);

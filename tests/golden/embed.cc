@@ -1,0 +1,59 @@
+// Two generated libraries in one C++17 program, as an application embeds them: sizes are constants, the caller owns every byte,
+// threads are lent. Prints "same" when one thread, a pool and two calls at once give the same logits.
+#include "text.h"
+#include "attention.h"
+#include "hd_pool.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+namespace {
+
+struct Block {
+    void *at;
+    explicit Block(size_t bytes) : at(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64)) { std::memset(at, 0, bytes); }
+    ~Block() { std::free(at); }
+    Block(const Block &) = delete;
+    Block &operator=(const Block &) = delete;
+};
+
+constexpr size_t logit_count = size_t{TEXT_BATCH} * TEXT_LENGTH * TEXT_VOCAB;
+
+std::vector<float> logits_of(void *weights, const std::vector<int32_t> &tokens, const hd_threads *threads)
+{
+    Block scratch(size_t{TEXT_FORWARD_SCRATCH_BYTES} + size_t(threads ? threads->count : 1) * TEXT_FORWARD_THREAD_BYTES);
+    text_memory memory = { weights, nullptr, scratch.at };
+    std::vector<float> logits(logit_count);
+    if (text_forward(&memory, threads, tokens.data(), logits.data(), 0, 0) != 0) std::exit(2);
+    return logits;
+}
+
+}  // namespace
+
+int main()
+{
+    Block weights(TEXT_WEIGHTS_BYTES);
+    for (size_t i = 0; i < TEXT_WEIGHTS_BYTES / 4; i++) static_cast<float *>(weights.at)[i] = float((i * 2654435761u) % 1000) / 5000.0f - 0.1f;
+    std::vector<int32_t> tokens(size_t{TEXT_BATCH} * TEXT_LENGTH);
+    for (size_t i = 0; i < tokens.size(); i++) tokens[i] = int32_t(i * 7 % TEXT_VOCAB);
+
+    const std::vector<float> alone = logits_of(weights.at, tokens, nullptr);
+    hd_pool *pool = hd_pool_new(3);
+    const std::vector<float> pooled = logits_of(weights.at, tokens, hd_pool_threads(pool));
+    std::vector<float> first, second;
+    std::thread a([&] { first = logits_of(weights.at, tokens, nullptr); }), b([&] { second = logits_of(weights.at, tokens, nullptr); });
+    a.join();
+    b.join();
+
+    const hd_threads none = { nullptr, 0, nullptr };
+    Block scratch(size_t{ATTENTION_SCRATCH_BYTES} + ATTENTION_THREAD_BYTES);
+    const attention_memory memory = { nullptr, nullptr, scratch.at };
+    const bool refuses = attention_forward(&memory, &none, nullptr, nullptr, nullptr, nullptr, nullptr) == -1;
+    hd_pool_free(pool);
+    const bool same = alone == pooled && alone == first && alone == second && alone[5] != alone[6];
+    std::puts(!same ? "different" : refuses ? "same" : "takes no threads");
+    return 0;
+}
