@@ -15,7 +15,7 @@ LIBS = -llua5.4 -l:libjansson.a -lm -lpthread
 
 COMPILER = base/base \
   graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step \
-  pattern/pattern pattern/cover \
+  pattern/pattern pattern/cover pattern/regions \
   spec/sandbox spec/builders spec/pattern_lua spec/causal \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/plan \
   emit/map emit/kernels emit/product emit/attention emit/model \

@@ -9,7 +9,8 @@ local hd = require "heddle"
 local c = hd.config {
   pattern = hd.one_of("strided", "causal", "window"), stride = 32, window = 64,
   length = 256, layers = 3, width = 96, heads = 3, inner = 384, vocab = 256,
-  batch = 4, dropout = 0.0, recompute = false,
+  batch = 4, steps_batch = 0,                       -- sequences per call, and per training step (0: the same)
+  dropout = 0.0, recompute = false,
 }
 
 local P = hd.pattern
@@ -49,5 +50,5 @@ local logits = s:linear("head", s:layer_norm("ln_f", x), c.vocab, { bias = false
 
 return hd.language_model {
   name = "text", config = c, tokens = tokens, logits = logits,
-  training = hd.training { lr = 3e-3, min_lr = 0.05, warmup = 100, decay = 0.1, clip = 1.0 },
+  training = hd.training { lr = 3e-3, min_lr = 0.05, warmup = 100, decay = 0.1, clip = 1.0, batch = c.steps_batch },
 }

@@ -51,35 +51,46 @@ static void choose_tile(hd_product *p, const hd_product_target *target)
     }
 }
 
-/* Few rows read B where it lies (the template's dots and direct forms). */
-static bool reads_in_place(const hd_product *p, int vl)
+/* Rows of this many floats or fewer are not copied: a block of them meets no cache set or page too often (the template's
+ * rule; measured: rows of 512 floats read in place cost a third of the speed). */
+enum { NARROW = 384 };
+
+/* The template's dots form: few rows against rows of B. */
+static bool takes_dots(const hd_product *p, int vl) { return p->b_kind == HD_B_TRANSPOSED && !p->trans_a && p->m <= (vl == 16 ? 12 : 6); }
+
+/* Does a slot copy B into panels of its own? */
+static bool copies_b(const hd_product *p, int vl)
 {
-    if (p->trans_a || p->b_kind == HD_B_PACKED) return false;
-    return p->b_kind == HD_B_TRANSPOSED ? p->m <= (vl == 16 ? 12 : 6) : p->m <= p->mr && p->kc >= p->k;
+    if (p->b_kind == HD_B_PACKED || takes_dots(p, vl)) return false;
+    if (p->b_kind == HD_B_TRANSPOSED) return true;
+    return !(!p->trans_a && p->m <= p->mr && p->kc >= p->k) && !(p->n % vl == 0 && p->ld_b <= NARROW);
 }
 
 size_t hd_product_local_bytes(const hd_product *p, int vl)
 {
-    if (reads_in_place(p, vl)) return 0;
+    if (takes_dots(p, vl)) return 0;
     const int64_t nr = (int64_t)p->nv * vl, depth = least(p->kc, p->k);
     const int64_t tiles = ceil_div(p->m, p->mr), rows = ceil_div(p->m, tiles);
     const int64_t panels = ceil_div(ceil_div(p->n, vl), p->nv), group = most(1, least(panels, p->nc / nr));
     const int64_t slot_tiles = ceil_div(tiles, p->slots_m);
     int64_t floats = 0;
-    if (p->trans_a) floats += slot_tiles * odd_lines(depth * rows);
-    if (p->b_kind != HD_B_PACKED) floats += group * odd_lines(depth * nr);
+    if (p->trans_a && p->copy_a) floats += slot_tiles * odd_lines(depth * rows);
+    if (copies_b(p, vl)) floats += group * odd_lines(depth * nr);
     if (p->kc < p->k) floats += slot_tiles * rows * group * nr;
     return (size_t)round16(floats) * 4;
 }
 
-/* More slots, so that threads end together: until there are enough, or they fall below about 50 microseconds of work. */
+/* More slots, so that threads end together: until there are enough, or they fall below about 50 microseconds of work.
+ * The longer side of a slot is cut, so that a slot reads little for what it multiplies. */
 static void cut_for_threads(hd_product *p, int64_t wanted, int64_t tiles, int64_t panels)
 {
-    const int64_t work = p->m * p->n * p->k * p->batch / 4000000 + 1;
-    const int64_t aim = least(most(1, ceil_div(wanted, p->batch)), most(1, work / p->batch));
-    if (p->slots_m * p->slots_n >= aim) return;
-    p->slots_m = most(p->slots_m, least(ceil_div(tiles, 2), ceil_div(aim, p->slots_n)));
-    if (p->slots_m * p->slots_n < aim) p->slots_n = most(p->slots_n, least(panels, ceil_div(aim, p->slots_m)));
+    const int64_t work = p->m * p->n * p->k / 4000000 + 1, aim = least(ceil_div(wanted, p->batch), work);
+    while (p->slots_m * p->slots_n < aim) {
+        const bool rows = p->slots_m < tiles && (p->slots_n >= panels || p->m * p->slots_n >= p->n * p->slots_m);
+        if (!rows && p->slots_n >= panels) return;
+        if (rows) p->slots_m++;
+        else p->slots_n++;
+    }
 }
 
 /* Panels of B are ready and rows of A are read in place: nothing is copied. */
@@ -88,34 +99,43 @@ static void cut_packed(hd_product *p, const hd_product_target *target, int64_t t
     /* All of k in one go while a panel fills at most half of L2; else equal blocks, whose partial sums stay in L2. */
     const int64_t nr = (int64_t)p->nv * target->vl, most_k = most(64, target->l2 / 2 / (4 * nr));
     p->kc = p->k <= most_k ? p->k : round16(ceil_div(p->k, ceil_div(p->k, most_k)));
-    p->nc = nr * most(1, least(panels, target->l2 * 3 / 8 / (4 * nr * p->kc)));
-    /* The rows of a slot pass by once for every group of panels: they should still be in L2 then. */
-    const int64_t rows = most(64, target->l2 / 4 / (4 * (p->kc < p->k ? p->nc : p->kc)));
-    p->slots_m = least(tiles, ceil_div(p->m, rows));
-    p->slots_n = 1;
+    /* A slot's panels stay in L2, and serve the slots of other rows that follow. */
+    const int64_t group = most(1, least(panels, target->l2 * 3 / 8 / (4 * nr * p->kc)));
+    p->slots_n = ceil_div(panels, group);
+    p->slots_m = ceil_div(p->m, 256);
     cut_for_threads(p, 8, tiles, panels);
+    p->nc = nr * ceil_div(panels, p->slots_n);
 }
 
-/* Nothing is shared between columns but a few rows of A: slots of about 200 KB of B, a tile's columns wide at least. */
-static void cut_in_place(hd_product *p, const hd_product_target *target)
+/* Few rows: nothing is shared between columns but those rows. Slots of about 200 KB of B. */
+static void cut_few_rows(hd_product *p, const hd_product_target *target)
 {
-    if (p->b_kind == HD_B_TRANSPOSED) p->mr = (int)p->m, p->nv = 1;
-    const int64_t panels = ceil_div(p->n, (int64_t)p->nv * target->vl), bytes = 4 * p->n * p->k;
+    if (takes_dots(p, target->vl)) p->mr = (int)p->m, p->nv = 1;
+    p->kc = p->k;
     p->nc = p->n;
     p->slots_m = 1;
-    p->slots_n = least(least(panels, 64), ceil_div(bytes, 200000));
+    p->slots_n = least(least(ceil_div(p->n, (int64_t)p->nv * target->vl), 64), ceil_div(4 * p->n * p->k, 200000));
 }
 
-/* A slot copies its share of A or B into panels, block of k by block of k, so it must be wide and tall to be worth it. */
+/* A slot copies its share of A or B into panels, block of k by block of k, or reads narrow ones in place. Two blocks and
+ * the partial sums share L2, and so do the rows of the next block, which come in meanwhile. */
 static void cut_copied(hd_product *p, const hd_product_target *target, int64_t tiles, int64_t panels)
 {
-    const int64_t nr = (int64_t)p->nv * target->vl, block = target->l2 / 4096;       /* 256 squared floats: a quarter of L2 */
-    p->kc = p->k <= block * 3 / 2 ? p->k : round16(ceil_div(p->k, ceil_div(p->k, block)));
-    const int64_t widest = most(1, target->l2 / 4 / (4 * nr * p->kc));
-    p->nc = nr * least(panels, widest);
-    p->slots_n = p->kc < p->k || p->trans_a ? ceil_div(panels, widest) : 1;
-    p->slots_m = p->kc < p->k || p->trans_a ? least(tiles, ceil_div(p->m, block)) : 1;
+    const int64_t nr = (int64_t)p->nv * target->vl, block = most(64, target->l2 / 8192 / 64 * 64);
+    p->copy_a = p->trans_a && p->ld_a > NARROW;
+    const bool copies = p->copy_a || copies_b(p, target->vl);
+    p->kc = p->k <= 4 * block ? p->k : copies ? block : 2 * block;
+    const int64_t side = target->l2 / 4096;                       /* rows and columns of a slot: its sums are a quarter of L2 */
+    const int64_t widest = most(1, side / nr);
+    if (p->kc < p->k || p->trans_a) {
+        p->slots_n = ceil_div(panels, widest);
+        p->slots_m = least(tiles, ceil_div(p->m, side));
+    } else {
+        p->slots_n = ceil_div(panels, most(1, target->l2 / 4 / (4 * nr * p->kc)));
+        p->slots_m = 1;
+    }
     cut_for_threads(p, 4, tiles, panels);
+    p->nc = nr * ceil_div(panels, p->slots_n);
 }
 
 void hd_product_choose(hd_product *p, const hd_product_target *target)
@@ -123,14 +143,14 @@ void hd_product_choose(hd_product *p, const hd_product_target *target)
     assert(p->m > 0 && p->n > 0 && p->k > 0 && p->batch > 0 && target->vl > 0);
     choose_tile(p, target);
     const int64_t nr = (int64_t)p->nv * target->vl, tiles = ceil_div(p->m, p->mr), panels = ceil_div(p->n, nr);
-    p->copy_a = p->trans_a;
+    p->copy_a = false;
     p->ahead = 8;
-    p->packed_bytes = p->b_kind == HD_B_PACKED ? (size_t)round16(panels * nr * p->k) * 4 : 0;
     p->kc = p->k;
-    if (reads_in_place(p, target->vl)) cut_in_place(p, target);
-    else if (p->trans_a || p->b_kind != HD_B_PACKED) cut_copied(p, target, tiles, panels);
-    else cut_packed(p, target, tiles, panels);
+    p->packed_bytes = p->b_kind == HD_B_PACKED ? (size_t)round16(panels * nr * p->k) * 4 : 0;
+    if (p->b_kind == HD_B_PACKED && !p->trans_a) cut_packed(p, target, tiles, panels);
+    else if (takes_dots(p, target->vl) || (!p->trans_a && p->b_kind == HD_B_NATURAL && p->m <= p->mr)) cut_few_rows(p, target);
+    else cut_copied(p, target, tiles, panels);
     p->slots = p->batch * p->slots_m * p->slots_n;
-    p->mc = ceil_div(tiles, p->slots_m) * p->mr;
+    p->mc = ceil_div(ceil_div(p->m, p->mr), p->slots_m) * p->mr;
     p->local_bytes = hd_product_local_bytes(p, target->vl);
 }

@@ -37,7 +37,7 @@ typedef struct hd_product {
     int64_t kc, mc, nc;        /* blocks: sum over k in steps of kc; rows of a slot; columns whose panels are reused from L2 */
     int64_t slots_m, slots_n;  /* the cut of one item of the batch */
     int64_t slots;             /* batch * slots_m * slots_n */
-    bool copy_a;               /* A is copied into local panels: where trans_a */
+    bool copy_a;               /* trans_a: A is copied into local panels; else it is read in place */
     int ahead;                 /* panels are fetched into L1 this many steps of k ahead */
     size_t local_bytes;        /* scratch of each thread, a multiple of 64; 0 when nothing is copied or stored between */
     size_t packed_bytes;       /* packed: bytes of all panels of one B, a multiple of 64; else 0 */

@@ -98,14 +98,18 @@ local function choice(what, value, default, valid)
 end
 
 -- Names end up in C comments and strings, so some characters cannot be part of them.
+local function check_text(what, text, fail_with)
+  local bad = text:match("%c")
+  if bad then fail_with(("%s holds a control character (byte %d); it must be printable text"):format(what, bad:byte())) end
+  bad = text:match("[\"'\\]") or text:match("%*/") or text:match("/%*") or text:match("%?%?")
+  if bad then fail_with(("%s holds %s, which it cannot: it becomes part of comments and strings in C"):format(what, bad)) end
+  if not utf8.len(text) then fail_with(("%s is not valid UTF-8"):format(what)) end
+end
+
 local function check_name(what, name)
   if type(name) ~= "string" then fail("%s must be text, got %s", what, kind_of(name)) end
   if name == "" then fail("%s must not be empty", what) end
-  local bad = name:match("%c")
-  if bad then fail("%s holds a control character (byte %d); names are printable text", what, bad:byte()) end
-  bad = name:match("[\"'\\]") or name:match("%*/") or name:match("/%*") or name:match("%?%?")
-  if bad then fail("%s holds %s, which names cannot: they become comments and strings in C", what, bad) end
-  if not utf8.len(name) then fail("%s is not valid UTF-8", what) end
+  check_text(what, name, core.fail)
   return name
 end
 
@@ -149,6 +153,6 @@ end
 
 return {
   fail = fail, sorted_keys = sorted_keys, near = near, unknown = unknown, kind_of = kind_of, quoted = quoted,
-  options = options, integer = integer, number = number, choice = choice, check_name = check_name, check_identifier = check_identifier,
+  options = options, integer = integer, number = number, choice = choice, check_name = check_name, check_text = check_text, check_identifier = check_identifier,
   shape_of = shape_of, describe = describe, tensor = tensor, axis_of = axis_of,
 }

@@ -10,8 +10,8 @@ local core, check = ...
 local hd, scope_methods = {}, {}
 local fail, sorted_keys, near, unknown, kind_of, quoted =
   check.fail, check.sorted_keys, check.near, check.unknown, check.kind_of, check.quoted
-local options, integer, number, choice, check_name, check_identifier =
-  check.options, check.integer, check.number, check.choice, check.check_name, check.check_identifier
+local options, integer, number, choice, check_name, check_text, check_identifier =
+  check.options, check.integer, check.number, check.choice, check.check_name, check.check_text, check.check_identifier
 local shape_of, describe, tensor, axis_of =
   check.shape_of, check.describe, check.tensor, check.axis_of
 
@@ -410,8 +410,8 @@ function hd.recompute(f, ...)
   return table.unpack(out, 1, out.n)
 end
 
--- AdamW with warm-up and cosine. min_lr: where the cosine ends, as a fraction of lr. batch: sequences per step (default: the
--- compiled micro-batch). clip: largest global gradient norm, 0 off. average: decay of the weights' running mean, 0 off.
+-- AdamW with warm-up and cosine. min_lr: where the cosine ends, as a fraction of lr. batch: sequences per step (0, the
+-- default: the compiled micro-batch). clip: largest global gradient norm, 0 off. average: decay of the weights' running mean, 0 off.
 local training_defaults = { lr = 1e-3, min_lr = 0.1, warmup = 100, decay = 0.1, clip = 1.0, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, average = 0.0 }
 local training_meta = { __name = "training" }
 function hd.training(given)
@@ -420,7 +420,7 @@ function hd.training(given)
   for key, default in pairs(training_defaults) do t[key] = o[key] == nil and default or number("hd.training: " .. key, o[key], 0) end
   for _, key in ipairs { "min_lr", "beta1", "beta2", "average" } do number("hd.training: " .. key, t[key], 0, key == "min_lr" and 1.0000001 or 1) end
   t.warmup = integer("hd.training: warmup", t.warmup, 0)
-  t.batch = o.batch and integer("hd.training: batch", o.batch)
+  t.batch = integer("hd.training: batch", o.batch or 0, 0)
   return t
 end
 
@@ -451,6 +451,7 @@ local function parse(flag, key, text, default)
     if text == "true" or text == "false" then return text == "true" end
     wrong("true or false")
   end
+  check_text(key, text, function(message) core.fail(message, flag) end)
   return text
 end
 
@@ -465,6 +466,7 @@ function hd.config(defaults)
     if getmetatable(default) == choice_meta then
       values[key] = default[1]
     elseif type(default) == "number" or type(default) == "string" or type(default) == "boolean" then
+      if type(default) == "string" then check_text("hd.config: " .. key, default, core.fail) end
       values[key] = default
     else
       fail("hd.config: %s must be a number, text, true or false, or hd.one_of(...), got %s", key, kind_of(default))
@@ -662,7 +664,7 @@ function hd.language_model(given)
   if o.training ~= nil then
     training = o.training
     if getmetatable(training) ~= training_meta then fail("%s: training must be made by hd.training { ... }, got %s", what, kind_of(training)) end
-    training.batch = training.batch or batch
+    training.batch = training.batch > 0 and training.batch or batch
     if training.batch % batch ~= 0 then
       fail("hd.training: batch %d is no multiple of the compiled micro-batch %d; nearest: %s%d", training.batch, batch,
            training.batch > batch and training.batch // batch * batch .. ", " or "", (training.batch // batch + 1) * batch)

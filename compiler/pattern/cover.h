@@ -1,19 +1,30 @@
-/* What pattern.c and cover.c share, and nobody else needs: sets of differences.
+/* What pattern.c and cover.c share, and nobody else needs: regions and sets of differences.
  *
- * Every primitive is translation invariant: whether it keeps (i, j) depends on d = i - j alone. So an expression is a set of
- * differences, and a bit per difference of a rectangle (queries + keys - 1 bits) says everything about it. */
+ * Full, causal, window and stride depend on d = i - j alone; chunk, residues, keys and queries do not, but they are constant
+ * on regions of the plane that are easy to name. On one region an expression is therefore a set of differences, and one bit
+ * per difference (queries + keys - 1 bits) says everything about it. */
 #ifndef HD_COVER_H
 #define HD_COVER_H
 
 #include "pattern.h"
+
+/* The pairs (i, j) with q0 <= i < q1, k0 <= j < k1, r0 <= j mod period < r1 (all j: 0, 1, 1), whose chunks relate as said. */
+typedef enum hd_relation { HD_ANY_CHUNK, HD_SAME_CHUNK, HD_OTHER_CHUNK } hd_relation;
+typedef struct hd_region {
+    int64_t q0, q1, k0, k1, period, r0, r1, chunk;
+    hd_relation relation;
+} hd_region;
 
 typedef struct hd_differences {
     int64_t first, count;          /* bit x stands for difference first + x, x < count */
     uint64_t *bits;                /* malloc'd: sets are short-lived, the arena never frees */
 } hd_differences;
 
-/* The differences first .. first + count - 1 that the pattern keeps. Free with hd_differences_free. */
-hd_differences hd_differences_make(const hd_pattern *, int64_t first, int64_t count);
+/* The differences first .. first + count - 1 that the pattern keeps on a region where its other terms are constant (NULL: it
+ * has none). Free with hd_differences_free. */
+hd_differences hd_differences_make(const hd_pattern *, const hd_region *, int64_t first, int64_t count);
+/* No differences yet; fails at `where` without memory. */
+hd_differences hd_differences_new(int64_t first, int64_t count, hd_where where);
 void hd_differences_free(hd_differences *);
 /* Smallest index >= x that is in the set; count if there is none. */
 int64_t hd_differences_next(const hd_differences *, int64_t x);
@@ -22,6 +33,19 @@ static inline bool hd_differences_has(const hd_differences *set, int64_t x)
 {
     return x >= 0 && x < set->count && (set->bits[x >> 6] >> (x & 63) & 1);
 }
+
+/* True if the pattern depends on i - j alone. */
+bool hd_pattern_invariant(const hd_pattern *);
+
+/* The pairs of a pattern as disjoint regions with their differences. False if it takes too many. Free with hd_regions_free. */
+enum { HD_MAX_REGIONS = 512 };
+typedef struct hd_kept { hd_region r; hd_differences d; } hd_kept;
+typedef struct hd_regions { int count; hd_kept item[HD_MAX_REGIONS]; } hd_regions;
+bool hd_regions_make(hd_regions *, const hd_pattern *, int64_t queries, int64_t keys);
+void hd_regions_free(hd_regions *);
+
+static inline int64_t hd_gcd(int64_t a, int64_t b) { return b ? hd_gcd(b, a % b) : a; }
+static inline int64_t hd_lcm(int64_t a, int64_t b) { return a / hd_gcd(a, b) * b; }
 
 /* Pairs (i, j) with i - j = d, i < queries, j < keys. */
 static inline int64_t hd_difference_pairs(int64_t d, int64_t queries, int64_t keys)

@@ -1,7 +1,8 @@
 /* Patterns as predicates, sets of differences and text. Covers are made in cover.c.
  *
- * Questions about a whole pattern (kept pairs, empty rows, causality) are answered from the set of differences d = i - j
- * that it keeps: one bit for each of the queries + keys - 1 differences, whatever the number of pairs. */
+ * Questions about a whole pattern (kept pairs, empty rows, causality) are answered from the set of differences d = i - j that
+ * it keeps, if it depends on nothing else: one bit for each of the queries + keys - 1 differences, whatever the number of
+ * pairs. Otherwise they are answered from its cover. */
 #include "cover.h"
 
 #include <assert.h>
@@ -21,6 +22,10 @@ bool hd_pattern_keeps(const hd_pattern *p, int64_t i, int64_t j)
     case HD_PATTERN_CAUSAL: return j <= i;
     case HD_PATTERN_WINDOW: return i - p->left <= j && j <= i + p->right;
     case HD_PATTERN_STRIDE: return (i - j) % p->stride == 0;
+    case HD_PATTERN_CHUNK:  return i / p->chunk == j / p->chunk;
+    case HD_PATTERN_RESIDUES: return j % p->stride >= p->first && j % p->stride < p->end;
+    case HD_PATTERN_KEYS:   return j >= p->first && j < p->end;
+    case HD_PATTERN_QUERIES: return i >= p->first && i < p->end;
     case HD_PATTERN_AND:    return hd_pattern_keeps(p->a, i, j) && hd_pattern_keeps(p->b, i, j);
     case HD_PATTERN_OR:     return hd_pattern_keeps(p->a, i, j) || hd_pattern_keeps(p->b, i, j);
     case HD_PATTERN_MINUS:  return hd_pattern_keeps(p->a, i, j) && !hd_pattern_keeps(p->b, i, j);
@@ -44,6 +49,19 @@ static void validate(const hd_pattern *p, int *terms)
         return;
     case HD_PATTERN_STRIDE:
         if (p->stride < 1) hd_fail(p->where, "stride is %" PRId64 "; it must be at least 1", p->stride);
+        return;
+    case HD_PATTERN_CHUNK:
+        if (p->chunk < 1) hd_fail(p->where, "chunk is %" PRId64 "; it must be at least 1", p->chunk);
+        return;
+    case HD_PATTERN_RESIDUES:
+        if (p->stride < 1) hd_fail(p->where, "residues: the period is %" PRId64 "; it must be at least 1", p->stride);
+        if (p->first < 0 || p->first >= p->end || p->end > p->stride)
+            hd_fail(p->where, "residues %" PRId64 " to below %" PRId64 " of period %" PRId64 ": valid is 0 <= first < end <= period", p->first, p->end, p->stride);
+        return;
+    case HD_PATTERN_KEYS: case HD_PATTERN_QUERIES:
+        if (p->first < 0 || p->first >= p->end)
+            hd_fail(p->where, "global %s from %" PRId64 " to below %" PRId64 ": valid is 0 <= first < end",
+                    p->kind == HD_PATTERN_KEYS ? "keys" : "queries", p->first, p->end);
         return;
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS:
         validate(p->a, terms);
@@ -82,34 +100,77 @@ static void set_range(uint64_t *bits, int64_t count, int64_t from, int64_t to)
     bits[b] |= tail;
 }
 
-static void fill(const hd_pattern *p, int64_t first, int64_t count, uint64_t *bits)
+/* A line of positions: bit x is difference x - origin, or (row) key x of query `origin`. Terms that do not depend on the
+ * difference are constant on the region; a row has none. */
+typedef struct line {
+    bool row;
+    int64_t origin, count;
+    const hd_region *region;
+} line;
+
+static void set_differences(const line *l, uint64_t *bits, int64_t low, int64_t high)
 {
+    if (l->row) set_range(bits, l->count, l->origin - high, l->origin - low + 1);
+    else set_range(bits, l->count, l->origin + low, l->origin + high + 1);
+}
+
+/* Runs [first, end) of every period. */
+static void set_runs(uint64_t *bits, int64_t count, int64_t period, int64_t first, int64_t end)
+{
+    for (int64_t x = 0; x < count; x += period) set_range(bits, count, x + first, x + end);
+}
+
+static void fill(const hd_pattern *p, const line *l, uint64_t *bits)
+{
+    const hd_region *r = l->region;
     switch (p->kind) {
-    case HD_PATTERN_FULL:   set_range(bits, count, 0, count); return;
-    case HD_PATTERN_CAUSAL: set_range(bits, count, -first, count); return;
-    case HD_PATTERN_WINDOW: set_range(bits, count, -p->right - first, p->left + 1 - first); return;
+    case HD_PATTERN_FULL:   set_range(bits, l->count, 0, l->count); return;
+    case HD_PATTERN_CAUSAL: set_differences(l, bits, 0, HD_ALL_KEYS); return;
+    case HD_PATTERN_WINDOW: set_differences(l, bits, -p->right, p->left); return;
     case HD_PATTERN_STRIDE: {
-        int64_t x = -first % p->stride;
+        int64_t x = l->origin % p->stride;
         if (x < 0) x += p->stride;
-        for (; x < count; x += p->stride) bits[x >> 6] |= UINT64_C(1) << (x & 63);
+        for (; x < l->count; x += p->stride) bits[x >> 6] |= UINT64_C(1) << (x & 63);
+        return;
+    }
+    case HD_PATTERN_CHUNK:
+        if (l->row) set_range(bits, l->count, l->origin / p->chunk * p->chunk, (l->origin / p->chunk + 1) * p->chunk);
+        else if (r->chunk != p->chunk || r->relation == HD_SAME_CHUNK) set_range(bits, l->count, 0, l->count);
+        return;
+    case HD_PATTERN_RESIDUES:
+        if (l->row) set_runs(bits, l->count, p->stride, p->first, p->end);
+        else if (r->r0 % p->stride >= p->first && r->r0 % p->stride < p->end) set_range(bits, l->count, 0, l->count);
+        return;
+    case HD_PATTERN_KEYS:
+        if (l->row) set_range(bits, l->count, p->first, p->end);
+        else if (r->k0 >= p->first && r->k0 < p->end) set_range(bits, l->count, 0, l->count);
+        return;
+    case HD_PATTERN_QUERIES: {
+        int64_t i = l->row ? l->origin : r->q0;
+        if (i >= p->first && i < p->end) set_range(bits, l->count, 0, l->count);
         return;
     }
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: break;
     }
-    uint64_t *other = new_bits(count, p->where);
-    fill(p->a, first, count, bits);
-    fill(p->b, first, count, other);
-    int64_t words = (count + 63) / 64;
+    uint64_t *other = new_bits(l->count, p->where);
+    fill(p->a, l, bits);
+    fill(p->b, l, other);
+    int64_t words = (l->count + 63) / 64;
     for (int64_t w = 0; w < words; w++)
         bits[w] = p->kind == HD_PATTERN_AND ? bits[w] & other[w] : p->kind == HD_PATTERN_OR ? bits[w] | other[w] : bits[w] & ~other[w];
     free(other);
 }
 
-hd_differences hd_differences_make(const hd_pattern *p, int64_t first, int64_t count)
+hd_differences hd_differences_new(int64_t first, int64_t count, hd_where where)
 {
     assert(count >= 0);
-    hd_differences set = { first, count, new_bits(count, p->where) };
-    fill(p, first, count, set.bits);
+    return (hd_differences){ first, count, new_bits(count, where) };
+}
+
+hd_differences hd_differences_make(const hd_pattern *p, const hd_region *region, int64_t first, int64_t count)
+{
+    hd_differences set = hd_differences_new(first, count, p->where);
+    fill(p, &(line){ .origin = -first, .count = count, .region = region }, set.bits);
     return set;
 }
 
@@ -134,9 +195,15 @@ int64_t hd_differences_next(const hd_differences *set, int64_t x)
 
 /* Questions. */
 
+bool hd_pattern_invariant(const hd_pattern *p)
+{
+    if (is_operator(p)) return hd_pattern_invariant(p->a) && hd_pattern_invariant(p->b);
+    return p->kind <= HD_PATTERN_STRIDE;
+}
+
 static hd_differences all_differences(const hd_pattern *p, int64_t queries, int64_t keys)
 {
-    return hd_differences_make(p, -(keys - 1), queries + keys - 1);
+    return hd_differences_make(p, NULL, -(keys - 1), queries + keys - 1);
 }
 
 /* Greedy from the left: the next two keys set a step if a third key (or the end of the row) agrees with it. */
@@ -145,11 +212,8 @@ int hd_pattern_row(const hd_pattern *p, int64_t i, int64_t keys, hd_progression 
     int items = 0, capacity = 0;
     *list = NULL;
     if (keys < 1) return 0;
-    hd_differences set = hd_differences_make(p, i - (keys - 1), keys);     /* bit x is key keys - 1 - x */
-    /* Walked upwards in j, so downwards in x: mirrored once, so that the walk is the plain one. */
-    hd_differences row = { 0, keys, new_bits(keys, p->where) };
-    for (int64_t x = hd_differences_next(&set, 0); x < keys; x = hd_differences_next(&set, x + 1))
-        row.bits[(keys - 1 - x) >> 6] |= UINT64_C(1) << ((keys - 1 - x) & 63);
+    hd_differences row = hd_differences_new(0, keys, p->where);
+    fill(p, &(line){ .row = true, .origin = i, .count = keys }, row.bits);
     for (int64_t j = hd_differences_next(&row, 0); j < keys; ) {
         hd_progression run = { j, 1, 1 };
         int64_t next = hd_differences_next(&row, j + 1);
@@ -167,13 +231,13 @@ int hd_pattern_row(const hd_pattern *p, int64_t i, int64_t keys, hd_progression 
         j = next;
     }
     hd_differences_free(&row);
-    hd_differences_free(&set);
     return items;
 }
 
 int64_t hd_pattern_kept_pairs(const hd_pattern *p, int64_t queries, int64_t keys)
 {
     if (queries < 1 || keys < 1) return 0;
+    if (!hd_pattern_invariant(p)) return hd_cover_make(p, queries, keys)->kept_pairs;
     hd_differences set = all_differences(p, queries, keys);
     int64_t pairs = 0;
     for (int64_t x = hd_differences_next(&set, 0); x < set.count; x = hd_differences_next(&set, x + 1))
@@ -187,6 +251,7 @@ int64_t hd_pattern_empty_rows(const hd_pattern *p, int64_t queries, int64_t keys
 {
     if (queries < 1) return 0;
     if (keys < 1) return queries;
+    if (!hd_pattern_invariant(p)) return hd_cover_make(p, queries, keys)->empty_rows;
     hd_differences set = all_differences(p, queries, keys);
     int64_t empty = 0, next = -1;
     for (int64_t i = 0; i < queries; i++) {
@@ -197,9 +262,25 @@ int64_t hd_pattern_empty_rows(const hd_pattern *p, int64_t queries, int64_t keys
     return empty;
 }
 
+static bool cover_is_causal(const hd_cover *cover)
+{
+    for (int k = 0; k < cover->families; k++) {
+        const hd_family *f = &cover->family[k];
+        for (int64_t g = 0; g < f->groups; g++) {
+            hd_group group = hd_family_group(cover, f, g);
+            for (int64_t t = 0, first, last; t < group.q_count; t++) {
+                hd_group_interval(f, &group, t, &first, &last);
+                if (first < last && hd_group_key(&group, last - 1) > group.q_start + group.q_step * t) return false;
+            }
+        }
+    }
+    return true;
+}
+
 bool hd_pattern_causal(const hd_pattern *p, int64_t queries, int64_t keys)
 {
     if (queries < 1 || keys < 1) return true;
+    if (!hd_pattern_invariant(p)) return cover_is_causal(hd_cover_make(p, queries, keys));
     hd_differences set = all_differences(p, queries, keys);
     bool causal = hd_differences_next(&set, 0) >= keys - 1;      /* bit keys - 1 is difference 0 */
     hd_differences_free(&set);
@@ -221,6 +302,10 @@ static void add_text(const hd_pattern *p, hd_text *text)
     case HD_PATTERN_CAUSAL: hd_text_add(text, "causal"); return;
     case HD_PATTERN_WINDOW: window_text(p, text); return;
     case HD_PATTERN_STRIDE: hd_text_add(text, "stride %" PRId64, p->stride); return;
+    case HD_PATTERN_CHUNK:  hd_text_add(text, "chunk %" PRId64, p->chunk); return;
+    case HD_PATTERN_RESIDUES: hd_text_add(text, "residues %" PRId64 "..%" PRId64 " of %" PRId64, p->first, p->end - 1, p->stride); return;
+    case HD_PATTERN_KEYS:   hd_text_add(text, "keys %" PRId64 "..%" PRId64, p->first, p->end - 1); return;
+    case HD_PATTERN_QUERIES: hd_text_add(text, "queries %" PRId64 "..%" PRId64, p->first, p->end - 1); return;
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: break;
     }
     const hd_pattern *side[2] = { p->a, p->b };
@@ -249,6 +334,9 @@ bool hd_pattern_equal(const hd_pattern *p, const hd_pattern *q)
     case HD_PATTERN_FULL: case HD_PATTERN_CAUSAL: return true;
     case HD_PATTERN_WINDOW: return p->left == q->left && p->right == q->right;
     case HD_PATTERN_STRIDE: return p->stride == q->stride;
+    case HD_PATTERN_CHUNK: return p->chunk == q->chunk;
+    case HD_PATTERN_RESIDUES: return p->stride == q->stride && p->first == q->first && p->end == q->end;
+    case HD_PATTERN_KEYS: case HD_PATTERN_QUERIES: return p->first == q->first && p->end == q->end;
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: return hd_pattern_equal(p->a, q->a) && hd_pattern_equal(p->b, q->b);
     }
     return false;

@@ -326,6 +326,15 @@ static int64_t milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* The path is quoted in comments and strings of the generated C, as names in the spec are (check.lua). */
+static void check_path(const char *path)
+{
+    bool clean = !strpbrk(path, "\"'\\") && !strstr(path, "*/") && !strstr(path, "/*") && !strstr(path, "??");
+    for (const char *c = path; *c; c++) clean &= (unsigned char)*c >= ' ' && *c != 127;
+    if (!clean)
+        hd_fail((hd_where){ 0 }, "the path of a spec cannot hold quotes, backslashes, control characters, */, /* or ??: it becomes part of comments in C; rename the file");
+}
+
 /* Waits until every copy of the pipe's writing end is closed, that is, until the child has ended. */
 static bool ended_in_time(int pipe_end)
 {
@@ -341,6 +350,7 @@ static bool ended_in_time(int pipe_end)
 hd_graph *hd_spec_load(const char *path, int overrides, const char *const *override, const char *library_folder)
 {
     size_t bytes;
+    check_path(path);
     char *text = read_text((hd_where){ 0 }, path, &bytes);
     hd_spec_state *state = HD_NEW(hd_spec_state);
     *state = (hd_spec_state){ .spec = hd_strdup(path), .library_folder = library_folder, .overrides = overrides, .override = override };

@@ -15,7 +15,7 @@
 #include "progress.h"
 #include "weights.h"
 
-enum { ROUNDS = 7, MOST_REPETITIONS = 2000 };
+enum { ROUNDS = 7, PEAK_SAMPLES = 16, MOST_REPETITIONS = 2000 };
 
 typedef struct profiler { const hd_threads *inner; double *seconds; int steps, step; } profiler;
 
@@ -189,14 +189,16 @@ static void measure(result *r, const hd_memory *memory, const hd_threads *thread
     per_round = per_round < 1 ? 1 : per_round;
 
     int all = ROUNDS * per_round, done = 0;
-    double peaks[ROUNDS], reads[ROUNDS], *totals = hd_app_alloc((size_t)all * sizeof *totals);
+    double peaks[ROUNDS * PEAK_SAMPLES], reads[ROUNDS * PEAK_SAMPLES], *totals = hd_app_alloc((size_t)all * sizeof *totals);
     double *steps = hd_app_alloc((size_t)all * (size_t)entry->steps * sizeof *steps);    /* [step][repetition] */
     hd_peak peak;
     hd_peak_start(&peak);
     hd_peak_fma(&peak, threads);
     for (int round = 0; round < ROUNDS; round++) {
-        peaks[round] = hd_peak_fma(&peak, threads);
-        reads[round] = hd_peak_read(&peak, threads);
+        for (int i = round * PEAK_SAMPLES; i < (round + 1) * PEAK_SAMPLES; i++) {
+            peaks[i] = hd_peak_fma(&peak, threads);
+            reads[i] = hd_peak_read(&peak, threads, i);
+        }
         for (int i = -1; i < per_round; i++) {                   /* -1: the caches again belong to the entry */
             if (i < 0 && per_round < 3) continue;
             p.step = 0;
@@ -212,8 +214,8 @@ static void measure(result *r, const hd_memory *memory, const hd_threads *thread
     hd_progress_end();
     hd_peak_end(&peak);
     r->isa = peak.isa;
-    r->peak = median(peaks, ROUNDS);
-    r->read = median(reads, ROUNDS);
+    r->peak = median(peaks, ROUNDS * PEAK_SAMPLES);
+    r->read = median(reads, ROUNDS * PEAK_SAMPLES);
     r->total = median(totals, all);
     r->repetitions = all;
     for (int s = 0; s < entry->steps; s++) step_seconds[s] = median(steps + (size_t)s * (size_t)all, all);

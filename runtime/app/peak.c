@@ -57,7 +57,7 @@ static loops pick(void)
     return (loops){ "base", fma_base, read_base, FLOPS_base };
 }
 
-enum { SLOTS_PER_THREAD = 8, FMA_ROUNDS = 40000, READ_FLOATS = 1 << 18 };
+enum { SLOTS_PER_THREAD = 4, FMA_ROUNDS = 20000, READ_FLOATS = 1 << 18, READ_SLOTS = 16 };
 
 typedef struct job { loops loops; const float *memory; float *sink; } job;
 
@@ -93,7 +93,7 @@ void hd_peak_start(hd_peak *peak)
     size_t bytes = cache > 0 ? 4 * (size_t)cache : 0, least = (size_t)64 << 20, most = (size_t)256 << 20;
     bytes = bytes < least ? least : bytes > most ? most : bytes;
     peak->isa = pick().isa;
-    peak->memory_bytes = bytes / (4 * READ_FLOATS) * (4 * READ_FLOATS);
+    peak->memory_bytes = bytes / (4 * READ_SLOTS * READ_FLOATS) * (4 * READ_SLOTS * READ_FLOATS);
     hd_area area = { "memory to read", peak->memory_bytes, (void **)&peak->memory };
     hd_app_map_areas(&area, 1);
     for (size_t i = 0; i < peak->memory_bytes / 4; i += 16) peak->memory[i] = 1;     /* own pages, not the shared page of zeros */
@@ -108,9 +108,9 @@ double hd_peak_fma(const hd_peak *peak, const hd_threads *threads)
     return (double)slots * FMA_ROUNDS * j.loops.flops / run(threads, &j, fma_slot, slots) / 1e9;
 }
 
-double hd_peak_read(const hd_peak *peak, const hd_threads *threads)
+double hd_peak_read(const hd_peak *peak, const hd_threads *threads, int sample)
 {
-    job j = { .loops = pick(), .memory = peak->memory };
-    int slots = (int)(peak->memory_bytes / (4 * READ_FLOATS));
-    return (double)peak->memory_bytes / run(threads, &j, read_slot, slots) / 1e9;
+    const size_t floats = (size_t)READ_SLOTS * READ_FLOATS, parts = peak->memory_bytes / (4 * floats);
+    job j = { .loops = pick(), .memory = peak->memory + (size_t)sample % parts * floats };
+    return 4 * (double)floats / run(threads, &j, read_slot, READ_SLOTS) / 1e9;
 }

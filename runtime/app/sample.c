@@ -53,6 +53,7 @@ static int32_t draw(const float *logits, int64_t vocab, double temperature, int6
 static int64_t read_prompt(const char *prompt, int32_t *out)
 {
     int64_t count = 0;
+    bool given = *prompt != '\0';
     if (hd_app_bytes()) {
         for (; prompt[count]; count++) out[count] = (unsigned char)prompt[count];
         if (!count) out[count++] = '\n';
@@ -66,7 +67,7 @@ static int64_t read_prompt(const char *prompt, int32_t *out)
     }
     for (int64_t i = 0; i < count; i++)
         if (out[i] < 0 || out[i] >= hd_model.vocab) {
-            if (*prompt || count > 1) hd_app_fail("--prompt: item %lld is outside the vocabulary, 0 to %lld", (long long)i, (long long)hd_model.vocab - 1);
+            if (given) hd_app_fail("--prompt: item %lld is outside the vocabulary, 0 to %lld", (long long)i, (long long)hd_model.vocab - 1);
             out[i] = 0;              /* no prompt, and no newline in the vocabulary */
         }
     return count;

@@ -6,8 +6,8 @@
  *       exp, exp_nonpositive, log, tanh, erf, sin, cos     2 ulp        sigmoid    3 ulp
  *       sqrt                                               0.5 ulp      rsqrt      1.5 ulp
  *
- * NaN gives NaN, infinities their limits, and functions that vanish at zero keep relative accuracy there. Denormal results
- * are kept, except where a function says otherwise. Each function is a straight line of vector instructions: the
+ * NaN gives NaN, infinities their limits, and functions that vanish at zero keep relative accuracy there, denormals
+ * included. exp keeps denormal results; exp_nonpositive and sigmoid give 0 for them. Each function is a straight line of vector instructions: the
  * polynomial of every range is evaluated and a mask picks, so that no lane waits for another and nothing branches.
  *
  * The polynomials are minimax fits (Remez, 40 digits, weighted for relative error of the final result) whose leading
@@ -101,24 +101,22 @@ HD_INLINE hd_f hd_exp(hd_f x)
     return hd_scale_by_power(hd_exp_polynomial(r), n, rounded);
 }
 
-/* e^x for x <= 0, minus infinity included (exactly 0): the exponential of every softmax. Without AVX-512 results below
- * the smallest normal float (x < -87.33) are zero, which saves four instructions; with it they are denormal as in exp.
- * For x in (0, 88] the result is right too; above that it is not defined. */
+/* e^x for x <= 0, minus infinity included: the exponential of every softmax. Exactly 0 below -87.33, where e^x is no
+ * normal float: a processor takes a hundred cycles or more to make a denormal one, and far scores are common. The clamp
+ * keeps what is masked away in the end from becoming one on the way. For x in (0, 88] the result is right too. */
 HD_INLINE hd_f hd_exp_nonpositive(hd_f x)
 {
+    const hd_i kept = ~(x < -87.33f);         /* NaN is kept */
+    x = hd_max(hd_set(-87.33f), x);
+    hd_f rounded = x * HD_LOG2_E + HD_ROUND_MAGIC, n = rounded - HD_ROUND_MAGIC;
+    hd_f r = x - n * HD_LN2_HIGH;
+    r = r - n * HD_LN2_LOW;
 #if (HD_VL == 16 && defined(__AVX512F__)) || (HD_VL == 8 && defined(__AVX512VL__))
-    x = hd_max(hd_set(-104.0f), x);
-    hd_f rounded = x * HD_LOG2_E + HD_ROUND_MAGIC, n = rounded - HD_ROUND_MAGIC;
-    hd_f r = x - n * HD_LN2_HIGH;
-    r = r - n * HD_LN2_LOW;
-    return hd_scale_by_power(hd_exp_polynomial(r), n, rounded);
+    hd_f e = hd_scale_by_power(hd_exp_polynomial(r), n, rounded);
 #else
-    hd_f rounded = x * HD_LOG2_E + HD_ROUND_MAGIC, n = rounded - HD_ROUND_MAGIC;
-    hd_f r = x - n * HD_LN2_HIGH;
-    r = r - n * HD_LN2_LOW;
-    hd_f power = (hd_f)(((hd_i)rounded << 23) + (hd_i)hd_set(1.0f));   /* the magic's own bits are shifted out */
-    return (hd_f)((hd_i)(hd_exp_polynomial(r) * power) & ~(x < -87.33f));
+    hd_f e = hd_exp_polynomial(r) * (hd_f)(((hd_i)rounded << 23) + (hd_i)hd_set(1.0f));   /* the magic's own bits are shifted out */
 #endif
+    return (hd_f)((hd_i)e & kept);
 }
 
 /* Natural logarithm: x = m * 2^e with m in [sqrt(1/2), sqrt(2)), log x = e ln 2 + log1p(m - 1). Negative: NaN; 0: -infinity. */
@@ -159,7 +157,7 @@ HD_INLINE hd_f hd_tanh(hd_f x)
     return hd_copysign(hd_select(a < 0.625f, near, far), x);
 }
 
-/* 1 / (1 + e^-x), by e^-|x| so that the small side keeps its relative accuracy. */
+/* 1 / (1 + e^-x), by e^-|x| so that the small side keeps its relative accuracy; 0 below -87.33. */
 HD_INLINE hd_f hd_sigmoid(hd_f x)
 {
     hd_f e = hd_exp_nonpositive(-hd_abs(x));
@@ -287,12 +285,15 @@ HD_INLINE hd_u hd_random_mix_lanes(hd_u x)
     x = (x ^ x >> 15) * 0x846ca68bu;
     return x ^ x >> 16;
 }
-HD_INLINE hd_i hd_dropout_mask(uint32_t seed, uint32_t step, uint32_t stream, uint32_t element, uint32_t threshold)
+HD_INLINE hd_i hd_dropout_mask_of_key(hd_random_keys key, uint32_t element, uint32_t threshold)
 {
-    const hd_random_keys key = hd_random_key(seed, step, stream);
     hd_u bits = hd_random_mix_lanes((element + (hd_u)hd_lanes()) ^ key.a);
     bits = hd_random_mix_lanes(bits ^ key.b);
     return (hd_i)(bits >> 8) >= (int32_t)threshold;
+}
+HD_INLINE hd_i hd_dropout_mask(uint32_t seed, uint32_t step, uint32_t stream, uint32_t element, uint32_t threshold)
+{
+    return hd_dropout_mask_of_key(hd_random_key(seed, step, stream), element, threshold);
 }
 
 #endif

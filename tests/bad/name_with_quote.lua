@@ -1,2 +1,2 @@
 local hd = require "heddle"
-local w = hd.param('a"b', { 4 })   -- expect: hd.param: the name holds ", which names cannot
+local w = hd.param('a"b', { 4 })   -- expect: hd.param: the name holds ", which it cannot

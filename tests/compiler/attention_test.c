@@ -135,12 +135,12 @@ static void plan_case(compiled *x, const test_case *c, hd_kernels *set)
     assert_true(x->forward.phases <= MAX_PHASES && x->backward.phases <= MAX_PHASES);
     for (int i = 0; i < x->forward.phases; i++) {
         hd_attention_phase *p = &x->forward.phase[i];
-        x->forward_kernel[i] = hd_kernel_get(set, p->template_name, p->coordinates, x->forward.signature, p->parameters, p->local_bytes, "");
+        x->forward_kernel[i] = hd_kernel_get(set, p->template_name, p->coordinates, x->forward.signature, p->parameters, p->local_bytes, (hd_where){ 0 });
         if (p->local_bytes > x->local_bytes) x->local_bytes = p->local_bytes;
     }
     for (int i = 0; i < x->backward.phases; i++) {
         hd_attention_phase *p = &x->backward.phase[i];
-        x->backward_kernel[i] = hd_kernel_get(set, p->template_name, p->coordinates, x->backward.signature, p->parameters, p->local_bytes, "");
+        x->backward_kernel[i] = hd_kernel_get(set, p->template_name, p->coordinates, x->backward.signature, p->parameters, p->local_bytes, (hd_where){ 0 });
         if (p->local_bytes > x->local_bytes) x->local_bytes = p->local_bytes;
     }
 }

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define HERE FOLDER_OF("build")
-#define SMALL "-D length=48 -D layers=2 -D width=24 -D heads=2 -D inner=40 -D vocab=61 -D stride=5 -D window=7 -D batch=2 -D steps_batch=2"
+#define SMALL "-D length=48 -D layers=2 -D width=24 -D heads=2 -D inner=40 -D vocab=61 -D stride=5 -D window=7 -D batch=2"
 
 static bool has(const char *program) { return command("sh -c 'command -v %s'", program) == 0; }
 
@@ -35,7 +35,7 @@ static void emitting_a_large_model_costs_little(void **state)
     if (getenv("HEDDLE_SANITIZE")) skip();
     hd_write_file(HERE "/cc", "#!/bin/sh\necho clang version 22\n", 30);
     must("chmod +x " HERE "/cc");
-    const char **argv = words(hd_format("%s emit models/text.lua -o " HERE "/large --cc " HERE "/cc -D layers=30 -D width=512 -D heads=8 -D inner=2048 -D length=12288 -D stride=128 -D batch=1 -D steps_batch=1", heddle()));
+    const char **argv = words(hd_format("%s emit models/text.lua -o " HERE "/large --cc " HERE "/cc -D layers=30 -D width=512 -D heads=8 -D inner=2048 -D length=12288 -D stride=128 -D batch=1", heddle()));
     double best = 1e9;
     long most = 0;
     for (int i = 0; i < 3; i++) {
@@ -67,11 +67,11 @@ static const struct { const char *why, *arguments; } checked[] = {
     { "dropout",                        "models/text.lua " SMALL " -D dropout=0.25" },
     { "recomputed blocks",              "models/text.lua " SMALL " -D recompute=true" },
     { "recomputed blocks with dropout", "models/text.lua " SMALL " -D recompute=true -D dropout=0.1 -D pattern=causal" },
-    { "everything is 1",                "models/text.lua -D length=1 -D layers=1 -D width=2 -D heads=1 -D inner=1 -D vocab=2 -D stride=1 -D batch=1 -D steps_batch=1" },
-    { "primes",                         "models/text.lua -D length=37 -D layers=1 -D width=26 -D heads=1 -D inner=31 -D vocab=101 -D stride=7 -D batch=3 -D steps_batch=3" },
+    { "everything is 1",                "models/text.lua -D length=1 -D layers=1 -D width=2 -D heads=1 -D inner=1 -D vocab=2 -D stride=1 -D batch=1" },
+    { "primes",                         "models/text.lua -D length=37 -D layers=1 -D width=26 -D heads=1 -D inner=31 -D vocab=101 -D stride=7 -D batch=3" },
     { "a stride beyond the length",     "models/text.lua " SMALL " -D stride=100" },
     { "one wide head",                  "models/text.lua " SMALL " -D width=130 -D heads=1" },
-    { "gpt2",                           "models/gpt2.lua -D length=33 -D positions=40 -D layers=2 -D width=24 -D heads=3 -D vocab=67 -D batch=2 -D steps_batch=2" },
+    { "gpt2",                           "models/gpt2.lua -D length=33 -D positions=40 -D layers=2 -D width=24 -D heads=3 -D vocab=67 -D batch=2" },
     { "gpt2, odd sizes, dropout",       "models/gpt2.lua -D length=7 -D positions=7 -D layers=1 -D width=15 -D heads=5 -D vocab=11 -D batch=1 -D dropout=0.2 -D recompute=true" },
     { "attention, causal",              "models/attention.lua -D pattern=causal -D length=67 -D heads=2 -D head_dim=16" },
     { "attention, full",                "models/attention.lua -D pattern=full -D length=33 -D heads=3 -D head_dim=5" },

@@ -123,7 +123,7 @@ static void gpt2_logits_agree_with_the_reference(void **state)
     hd_tensor_data tokens = hd_tensor_file_read(io, "input_ids");
     tokens.name = "tokens";
     hd_tensor_file_write(HERE "/tokens", 1, &tokens);
-    must("%s build%s models/gpt2.lua -o " HERE "/gpt2 " GPT2 " -D batch=2 -D length=96 -D steps_batch=2", heddle(), sanitize());
+    must("%s build%s models/gpt2.lua -o " HERE "/gpt2 " GPT2 " -D batch=2 -D length=96", heddle(), sanitize());
     must(HERE "/gpt2 run forward --in " HERE "/tokens --out " HERE "/logits --weights %s", golden("gpt2/model.safetensors"));
     const double share = compare(HERE "/logits", "logits", io, "logits");
     print_message("worst error %.1e of the largest logit\n", share);
@@ -177,7 +177,7 @@ static void gpt2_trains_as_the_reference_does(void **state)
     (void)state;
     const char *io = golden("training/gpt2/io.safetensors"), *start = golden("training/gpt2/model.safetensors");
     need(io);
-    must("%s build%s models/gpt2.lua -o " HERE "/gpt2_train " GPT2 " -D batch=4 -D length=64 -D steps_batch=4", heddle(), sanitize());
+    must("%s build%s models/gpt2.lua -o " HERE "/gpt2_train " GPT2 " -D batch=4 -D length=64", heddle(), sanitize());
     const int32_t *rows = hd_tensor_file_read(io, "tokens").data;
     const float *losses = hd_tensor_file_read(io, "losses").data, *norms = hd_tensor_file_read(io, "grad_norms").data;
     double loss_worst = 0, norm_worst = 0, gradient_worst = 0, after_worst = 0;
@@ -217,7 +217,7 @@ static void gpt2_trains_as_the_reference_does(void **state)
 
 /* ---- the same weights, whatever happens ---- */
 
-#define TEXT "-D length=64 -D layers=2 -D width=48 -D heads=3 -D inner=80 -D stride=8 -D batch=2 -D steps_batch=4 -D dropout=0.1"
+#define TEXT "-D length=64 -D layers=2 -D width=48 -D heads=3 -D inner=80 -D stride=8 -D batch=2 -D dropout=0.1"
 
 static void build_text(void)
 {
@@ -233,7 +233,7 @@ static void weights_are_the_same_for_every_number_of_threads(void **state)
     (void)state;
     build_text();
     for (int threads = 1; threads <= 8; threads++) {
-        must(HERE "/text train --data " HERE "/words --steps 50 --threads %d --out " HERE "/threads_%d", threads, threads);
+        must(HERE "/text train --data " HERE "/words --batch 4 --steps 50 --threads %d --out " HERE "/threads_%d", threads, threads);
         assert_same_bytes(HERE "/threads_1", hd_format(HERE "/threads_%d", threads));
         assert_same_bytes(HERE "/threads_1.state", hd_format(HERE "/threads_%d.state", threads));
     }
@@ -275,14 +275,14 @@ static void a_stopped_run_ends_with_the_same_weights(void **state)
 {
     (void)state;
     build_text();
-    must(HERE "/text train --data " HERE "/words --steps 200 --out " HERE "/whole");
+    must(HERE "/text train --data " HERE "/words --batch 4 --steps 200 --out " HERE "/whole");
     static const struct { int signal; const char *checkpoints; } ways[] = { { SIGINT, "" }, { SIGKILL, " --checkpoint-minutes 0" } };
     for (int i = 0; i < 2; i++) {
         bool was_stopped = false;
         for (int lines = 80; lines > 4 && !was_stopped; lines /= 2) {      /* on a busy machine the signal may come too late */
             unlink(HERE "/log");
             must("rm -f " HERE "/part " HERE "/part.state");
-            was_stopped = stopped(ways[i].signal, lines, hd_format(HERE "/text train --data " HERE "/words --steps 200 --out " HERE "/part --log " HERE "/log%s", ways[i].checkpoints));
+            was_stopped = stopped(ways[i].signal, lines, hd_format(HERE "/text train --data " HERE "/words --batch 4 --steps 200 --out " HERE "/part --log " HERE "/log%s", ways[i].checkpoints));
         }
         assert_true(was_stopped);
         must(HERE "/text train --data " HERE "/words --resume " HERE "/part");
@@ -295,9 +295,9 @@ static void a_stopped_run_ends_with_the_same_weights(void **state)
 
 /* Targets are named, so that the text is the same on every machine. */
 static const struct { const char *name, *arguments; } printed[] = {
-    { "text.graph",        "info models/text.lua --dump graph --target x86-64-v3 -D layers=1 -D length=32 -D width=16 -D heads=2 -D inner=24 -D stride=4 -D batch=2 -D steps_batch=2" },
-    { "text.simplify",     "info models/text.lua --dump simplify --target x86-64-v3 -D layers=1 -D length=32 -D width=16 -D heads=2 -D inner=24 -D stride=4 -D batch=2 -D steps_batch=2" },
-    { "text.plan",         "info models/text.lua --dump plan --target x86-64-v3 -D layers=1 -D length=32 -D width=16 -D heads=2 -D inner=24 -D stride=4 -D batch=2 -D steps_batch=2" },
+    { "text.graph",        "info models/text.lua --dump graph --target x86-64-v3 -D layers=1 -D length=32 -D width=16 -D heads=2 -D inner=24 -D stride=4 -D batch=2" },
+    { "text.simplify",     "info models/text.lua --dump simplify --target x86-64-v3 -D layers=1 -D length=32 -D width=16 -D heads=2 -D inner=24 -D stride=4 -D batch=2" },
+    { "text.plan",         "info models/text.lua --dump plan --target x86-64-v3 -D layers=1 -D length=32 -D width=16 -D heads=2 -D inner=24 -D stride=4 -D batch=2" },
     { "text.patterns",     "info models/text.lua --dump patterns --target x86-64-v3" },
     { "window.patterns",   "info models/text.lua --dump patterns --target x86-64-v3 -D pattern=window -D length=1000 -D window=100" },
     { "gpt2.graph",        "info models/gpt2.lua --dump graph --target x86-64-v3 -D layers=1 -D length=16 -D positions=24 -D width=16 -D heads=2 -D vocab=40" },

@@ -160,6 +160,8 @@ static void wrong_overrides_name_the_flag_and_what_is_valid(void **state)
         { "models/text.lua", "pattern=dense", "-D pattern=dense: pattern must be one of \"strided\", \"causal\", \"window\", got 'dense'" },
         { "models/text.lua", "recompute=1", "-D recompute=1: recompute must be true or false, got '1'" },
         { "tests/bad/no_model.lua", "a=1", "tests/bad/no_model.lua:2: the spec ends without a model" },
+        { "no\"such.lua", "", "heddle: the path of a spec cannot hold quotes, backslashes, control characters" },
+        { "models/*/text.lua", "", "heddle: the path of a spec cannot hold quotes" },
         { "no/such.lua", "", "heddle: cannot read no/such.lua: No such file or directory" },
         { "models", "", "heddle: cannot read models: it is a folder" },
         { "/dev/zero", "", "heddle: cannot read /dev/zero: it is no ordinary file" },
@@ -330,7 +332,7 @@ static void every_model_loads_with_many_options(void **state)
     (void)state;
     static const struct { const char *path, *overrides; int entries; bool causal; } cases[] = {
         { "models/text.lua", "", 3, true },
-        { "models/text.lua", "pattern=causal length=64 layers=2 batch=3", 3, true },
+        { "models/text.lua", "pattern=causal length=64 layers=2 batch=3 steps_batch=6", 3, true },
         { "models/text.lua", "pattern=window window=7 length=100 heads=2 width=24 inner=48", 3, true },
         { "models/text.lua", "length=1 stride=1 layers=1 batch=1 vocab=1 width=2 heads=1", 3, true },
         { "models/text.lua", "length=12288 layers=30 width=512 heads=8 stride=128 inner=2048 dropout=0.25 recompute=true", 3, true },
@@ -358,11 +360,11 @@ static void every_model_loads_with_many_options(void **state)
 static void overrides_reach_the_graph(void **state)
 {
     (void)state;
-    hd_graph *graph = load("models/text.lua", "length=64 vocab=100 batch=2");
+    hd_graph *graph = load("models/text.lua", "length=64 vocab=100 batch=2 steps_batch=4");
     assert_int_equal(graph->length, 64);
     assert_int_equal(graph->vocab, 100);
     assert_int_equal(graph->batch, 2);
-    assert_true(graph->training.present && graph->training.lr == 3e-3 && graph->training.batch == 2);
+    assert_true(graph->training.present && graph->training.lr == 3e-3 && graph->training.batch == 4);
     assert_string_equal(graph->name, "text");
     assert_int_equal(graph->kind, HD_KIND_LANGUAGE_MODEL);
     const hd_entry *loss = entry_named(graph, "loss");
