@@ -1,7 +1,10 @@
 # make            the compiler, at build/heddle (installs what is missing first)
 # make demo       trains a Sparse Transformer on real text for about a minute (DATA=file: on yours)
 # make check      every test
-# make help       the rest
+# make asan       every test with the address and undefined-behaviour sanitizers, generated code included
+# make bench      what this machine gives, as a table (make golden: accept new output of text tests)
+# make install    PREFIX=/usr/local
+# make clean, make help
 
 ifeq ($(origin CC),default)
 CC = $(shell for v in `seq 40 -1 14`; do command -v clang-$$v && exit; done; command -v clang || command -v gcc || echo cc)
@@ -64,7 +67,9 @@ COMPILER_TESTS = \
 RUNTIME_TESTS = \
   test_pool \
   test_safetensors \
-  test_train
+  test_train \
+  test_commands \
+  math_test
 
 SANITIZERS = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 SO = $(CO:build/%=build/asan/%)
@@ -72,7 +77,7 @@ TESTS = $(COMPILER_TESTS:%=build/tests/compiler/%) $(RUNTIME_TESTS:%=build/tests
 # tests that compile by themselves find the compiler here; what heddle compiles again and again is kept
 TEST_SETTINGS = HD_TEST_CC=$(CC) HEDDLE_CACHE=$(CURDIR)/build/cache
 
-check: all $(TESTS)
+check: all build/lib/libheddle_app_asan.a $(TESTS)
 	@$(TEST_SETTINGS) tests/run $(TESTS)
 
 # the compiler, the runtime and generated code (heddle --sanitize), with the address and undefined-behaviour sanitizers
@@ -111,11 +116,26 @@ build/asan/%.o: %.c | build/.setup
 demo: all
 	@bench/demo.sh "$(DATA)" "$(or $(MINUTES),1)"
 
+bench: all
+	@bench/bench.sh
+
+# PREFIX/bin/heddle and, under PREFIX/share/heddle, what it finds beside itself
+SHARE = $(DESTDIR)$(PREFIX)/share/heddle
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/templates $(SHARE)/lua $(SHARE)/runtime/core $(SHARE)/runtime/app $(SHARE)/lib $(SHARE)/models
+	install build/heddle $(DESTDIR)$(PREFIX)/bin/heddle
+	install -m 644 templates/*.tmpl $(SHARE)/templates
+	install -m 644 compiler/lua/*.lua compiler/emit/template.lua $(SHARE)/lua
+	install -m 644 runtime/core/*.[ch] $(SHARE)/runtime/core
+	install -m 644 runtime/app/hd_model.h $(SHARE)/runtime/app
+	install -m 644 build/lib/libheddle_app.a $(SHARE)/lib
+	install -m 644 models/*.lua $(SHARE)/models
+
 clean:
 	rm -rf build
 
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
 
-.PHONY: all check asan golden demo clean help
+.PHONY: all check asan golden demo bench install clean help
 -include $(shell find build -name '*.d' 2>/dev/null)

@@ -48,8 +48,9 @@ const char *hd_cc_version(const char *cc)
     if (version) return version;
     char *output = NULL;
     const char *const argv[] = { cc, "--version", NULL };
-    if (hd_run_program(argv, &output)) hd_fail((hd_where){ cc, 0 }, "this does not run as a C compiler: %s", output ? output : "");
+    const int status = hd_run_program(argv, &output);
     output[strcspn(output, "\n")] = 0;
+    if (status) hd_fail((hd_where){ cc, 0 }, "this does not run as a C compiler: %s", output);
     return version = output;
 }
 
@@ -232,6 +233,8 @@ void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, c
         jobs[i].cached = hd_format("%s/%016llx.o", cache, (unsigned long long)hd_hash(text, bytes, key));
         if (copy_file(jobs[i].cached, jobs[i].object)) jobs[i].bytes = 0;
     }
+    const char **object = HD_NEW_ARRAY(const char *, count);      /* linked in the files' order, whatever the cache held: same spec, same program */
+    for (int i = 0; i < count; i++) object[i] = jobs[i].object;
     qsort(jobs, (size_t)count, sizeof *jobs, largest_first);
     int running = 0;
     for (int i = 0; i < count; i++) {
@@ -250,7 +253,7 @@ void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, c
     const char **link = HD_NEW_ARRAY(const char *, count + 32);
     link[n++] = cc;
     if (o->sanitize) link[n++] = "-fsanitize=address,undefined";
-    for (int i = 0; i < count; i++) link[n++] = jobs[i].object;
+    for (int i = 0; i < count; i++) link[n++] = object[i];
     link[n++] = hd_format("%s/libheddle_app%s.a", f->objects, o->sanitize ? "_asan" : "");
     if (is_clang(cc)) {
         const char *digits = strrchr(cc, '-');

@@ -4,8 +4,14 @@
 #ifndef HD_POOL_H
 #define HD_POOL_H
 #include "hd_core.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 typedef struct hd_pool hd_pool;
 hd_pool *hd_pool_new(int count);
 const hd_threads *hd_pool_threads(hd_pool *);
 void hd_pool_free(hd_pool *);
+#ifdef __cplusplus
+}
+#endif
 #endif

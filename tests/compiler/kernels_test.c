@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <lualib.h>
 #include <math.h>
@@ -216,7 +217,7 @@ static void norm_gradient_check(const test_case *t, void *function)
 /* softmax: a rows, b cols, c extra between rows, d: 1 gradient */
 static void softmax_parameters(const test_case *t, char *text, size_t size)
 {
-    snprintf(text, size, "kind = 'softmax%s', rows = %d, cols = %d, ld_%s = %d, " OUT, t->d ? "_dx" : "", t->a, t->b, t->d ? "y" : "x", t->b + t->c, t->b);
+    snprintf(text, size, "kind = 'softmax%s', rows = %d, cols = %d, ld_x = %d, " OUT, t->d ? "_dx" : "", t->a, t->b, t->b + t->c, t->b);
 }
 static void softmax_check(const test_case *t, void *function)
 {
@@ -235,7 +236,7 @@ static void softmax_check(const test_case *t, void *function)
             want[r * cols + c] = t->d ? x[(size_t)r * ld + c] * (dy[r * cols + c] - along) : exp(x[(size_t)r * ld + c] - top) / sum;
     }
     for (int r = 0; r < 2; r++) {
-        if (t->d) backward(&runs[r], rows, dy, x, y);
+        if (t->d) backward(&runs[r], rows, x, dy, y);
         else forward(&runs[r], rows, x, y);
         same("y", y, want, (size_t)rows * cols, 2e-6);
     }
@@ -556,8 +557,12 @@ static bool ran(char *const *command)
 {
     pid_t child;
     int status;
-    if (posix_spawnp(&child, command[0], NULL, NULL, command, environ)) return false;
-    return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    posix_spawn_file_actions_t quiet;
+    posix_spawn_file_actions_init(&quiet);
+    posix_spawn_file_actions_addopen(&quiet, 1, "/dev/null", O_WRONLY, 0);
+    const int failed = posix_spawnp(&child, command[0], &quiet, NULL, command, environ);
+    posix_spawn_file_actions_destroy(&quiet);
+    return !failed && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 static void *compiled(const char *compiler, int vl, const char *march)

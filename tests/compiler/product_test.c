@@ -1,9 +1,6 @@
 /* Product kernels against a double loop: every layout, awkward sizes, ragged edges, blocks of k, batches, epilogues, fewer
  * rows than built for; any order of slots gives the same bits. Kernels are expanded from the templates through Lua, one
- * file for each vector length, and loaded from a shared object. Run from the source folder.
- *
- * With an argument "bench" it prints instead the share of the multiply-add peak that large shapes reach, product and peak
- * loop alternating. */
+ * file for each vector length, and loaded from a shared object. Run from the source folder; HD_TEST_CC names another compiler. */
 #include <dlfcn.h>
 #include <lauxlib.h>
 #include <lualib.h>
