@@ -80,11 +80,11 @@ size_t hd_product_local_bytes(const hd_product *p, int vl)
     return (size_t)round16(floats) * 4;
 }
 
-/* More slots, so that threads end together: until there are enough, or they fall below about 50 microseconds of work.
+/* More slots, so that threads end together: until there are enough, or they fall below `grain` multiply-adds (75 a nanosecond).
  * The longer side of a slot is cut, so that a slot reads little for what it multiplies. */
-static void cut_for_threads(hd_product *p, int64_t wanted, int64_t tiles, int64_t panels)
+static void cut_for_threads(hd_product *p, int64_t wanted, int64_t grain, int64_t tiles, int64_t panels)
 {
-    const int64_t work = p->m * p->n * p->k / 4000000 + 1, aim = least(ceil_div(wanted, p->batch), work);
+    const int64_t work = ceil_div(p->m * p->n * p->k, grain), aim = least(ceil_div(wanted, p->batch), work);
     while (p->slots_m * p->slots_n < aim) {
         const bool rows = p->slots_m < tiles && (p->slots_n >= panels || p->m * p->slots_n >= p->n * p->slots_m);
         if (!rows && p->slots_n >= panels) return;
@@ -103,7 +103,7 @@ static void cut_packed(hd_product *p, const hd_product_target *target, int64_t t
     const int64_t group = most(1, least(panels, target->l2 * 3 / 8 / (4 * nr * p->kc)));
     p->slots_n = ceil_div(panels, group);
     p->slots_m = ceil_div(p->m, 256);
-    cut_for_threads(p, 8, tiles, panels);
+    cut_for_threads(p, 8, 4000000, tiles, panels);
     p->nc = nr * ceil_div(panels, p->slots_n);
 }
 
@@ -134,7 +134,7 @@ static void cut_copied(hd_product *p, const hd_product_target *target, int64_t t
         p->slots_n = ceil_div(panels, most(1, target->l2 / 4 / (4 * nr * p->kc)));
         p->slots_m = 1;
     }
-    cut_for_threads(p, 4, tiles, panels);
+    cut_for_threads(p, 4, 16000000, tiles, panels);
     p->nc = nr * ceil_div(panels, p->slots_n);
 }
 

@@ -369,5 +369,6 @@ int main(void)
         cmocka_unit_test(output_that_cannot_be_written_is_said_and_nothing_is_left),
         cmocka_unit_test(the_cache_survives_what_happens_to_it),
     };
+    choose_tests(NULL);
     return cmocka_run_group_tests_name("build", tests, make_build_folder, NULL);
 }

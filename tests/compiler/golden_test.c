@@ -296,7 +296,6 @@ static void a_stopped_run_ends_with_the_same_weights(void **state)
 /* The target is named, so that the text is the same on every machine. Files of emit are compared whole. */
 #define SMALL_SPEC "tests/golden/small.lua --target x86-64-v3"
 static const struct { const char *name, *arguments, *file; } printed[] = {
-    { "small.graph.txt",    "info " SMALL_SPEC " --dump graph",    NULL },
     { "small.simplify.txt", "info " SMALL_SPEC " --dump simplify", NULL },
     { "small.patterns.txt", "info " SMALL_SPEC " --dump patterns", NULL },
     { "small.plan.txt",     "info " SMALL_SPEC " --dump plan",     NULL },
@@ -340,5 +339,6 @@ int main(void)
         cmocka_unit_test(weights_are_the_same_for_every_number_of_threads),
         cmocka_unit_test(a_stopped_run_ends_with_the_same_weights),
     };
+    choose_tests(getenv("HEDDLE_ACCEPT") ? "what_passes_print*" : NULL);
     return cmocka_run_group_tests_name("golden", tests, make_golden_folder, NULL);
 }

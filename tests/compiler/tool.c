@@ -104,6 +104,12 @@ int make_folder(const char *path)
     return 0;
 }
 
+void choose_tests(const char *names)
+{
+    if (!names) names = getenv("HEDDLE_ONLY");
+    if (names) cmocka_set_test_filter(names);
+}
+
 void write_words(const char *path, size_t bytes)
 {
     static const char *const word[] = { "the ", "warp ", "and ", "weft ", "meet ", "in ", "a ", "heddle", ", ", "thread ", "by ", "thread.\n", "loom " };

@@ -15,6 +15,8 @@
 /* What the tests make lies here; made anew by make_folder, kept after a failure. A cmocka group fixture. */
 #define FOLDER_OF(test) "build/tests/" test
 int make_folder(const char *path);
+/* Only the tests whose names fit (with * and ?): this, or else $HEDDLE_ONLY; NULL and not set: all. */
+void choose_tests(const char *names);
 
 /* heddle as under test: $HEDDLE or build/heddle. */
 const char *heddle(void);
