@@ -9,6 +9,7 @@
 
 enum { PARTS = 16,               /* of one head, where heads alone are too few slots */
        ENOUGH_SLOTS = 8,         /* slots that balance over a few threads without cutting heads */
+       MAX_DIAGONALS = 64,       /* more are faster as tiles, whose keys are reused by many queries */
        MAX_WIDTH = 3, SAMPLE_BLOCKS = 64 };
 
 /* Share of the FMA peak that the inner loops reach on full tiles, by block width: one vector needs a load for every FMA. */
@@ -122,6 +123,34 @@ static bool complete(const hd_cover *cover, const hd_family *f)
     return rows == cover->queries;
 }
 
+/* Whether family f of a cover is a progression of differences i - j over all queries and keys there are, so that the home
+ * family's blocks, whose queries must be 0, 1, 2, ..., can take it along as diagonals: lane by lane, with no block of its own. */
+typedef struct diagonals { int64_t first, step, count; } diagonals;
+
+static bool is_diagonals(const hd_cover *cover, const hd_family *f, diagonals *d)
+{
+    const hd_family *home = &cover->family[0];
+    if (home->groups != 1 || home->q_start.base != 0 || home->q_step != 1 || hd_family_group(cover, home, 0).q_count != cover->queries) return false;
+    if (f->groups != f->q_step || f->groups != f->k_step || f->inner != f->groups || f->k_run != 1) return false;
+    if (f->q_start.per_group != 1 || f->k_start.per_group != 1 || f->q_end.per_group || f->k_end.per_group || f->lo.per_group || f->hi.per_group) return false;
+    if (f->lo_div != 1 || f->hi_div != 1 || f->lo_phase || f->hi_phase || f->lo_mul > 1 || f->hi_mul > 1) return false;
+    if ((!f->lo_mul && f->lo.base > 0) || (!f->hi_mul && f->hi.base < cover->keys)) return false;
+    /* query q + step t, key k + step u, lo + t <= u < hi + t: differences q - k + step (t - u) with -hi < t - u <= -lo */
+    const int64_t offset = f->q_start.base - f->k_start.base, step = f->q_step;
+    int64_t least = f->hi_mul ? 1 - f->hi.base : -((cover->keys + offset) / step) - 1, most = f->lo_mul ? -f->lo.base : (cover->queries - offset) / step + 1;
+    while (least <= most && offset + step * least <= -cover->keys) least++;
+    while (least <= most && offset + step * most >= cover->queries) most--;
+    if (least > most) return false;
+    *d = (diagonals){ offset + step * least, step, most - least + 1 };
+    /* The bounds of the family must be those of the tensors, for every difference: a lane without a key has none at all. */
+    if (f->k_start.base != 0 && !(f->q_start.base == 0 && d->first + step * (d->count - 1) <= -f->k_start.base)) return false;
+    if (f->k_start.base == 0 && f->q_start.base > d->first && f->q_start.base != 0) return false;
+    const int64_t last = d->first + step * (d->count - 1);
+    if (f->q_end.base < cover->queries && f->q_end.base < cover->keys + d->first) return false;
+    if (f->k_end.base < cover->keys && f->k_end.base + d->first < cover->queries) return false;
+    return last >= d->first;
+}
+
 static void add_strides(hd_text *text, const char *field, hd_attention_strides s)
 {
     hd_text_add(text, "%s = { %" PRId64 ", %" PRId64 ", %" PRId64 " }, ", field, s.batch, s.head, s.row);
@@ -139,17 +168,31 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     if (kc < 24) kc = 24;
     int **width = choose_widths(a, target);
 
+    /* Keys and values of a head, with their gradients, side by side in scratch; and turned, for diagonals, if half the second
+     * cache holds all that. Copies spare nothing where keys lie side by side already. */
+    const int64_t tensors = backward ? 4 : 2, turned_bytes = tensors * dp * (round_up(a->keys, vl) + 2 * MAX_WIDTH * vl) * 4;
+    const bool contiguous = a->k.row == dp && a->v.row == dp && (!backward || (a->dk.row == dp && a->dv.row == dp));
+    const bool whole = parts == 1 && !contiguous && tensors * a->keys * dp * 4 <= target->l2 / 4;
+    const bool fits = parts == 1 && turned_bytes <= target->l2 * 3 / 8;
+    bool any_diagonals = false;
+
     hd_text covers = { 0 };
     int families = 0, widest = 1;
     bool all_complete = true;
     hd_text_add(&covers, "covers = {\n");
     for (int c = 0; c < a->covers; c++) {
         const hd_cover *cover = a->cover[c];
-        const bool whole = cover->families == 1 || complete(cover, &cover->family[1]);
-        all_complete = all_complete && whole;
-        if (cover->families > families) families = cover->families;
-        hd_text_add(&covers, "{ complete = %s, families = {\n", whole ? "true" : "false");
-        for (int f = 0; f < cover->families; f++) {
+        const bool complete_first = cover->families == 1 || complete(cover, &cover->family[1]);
+        all_complete = all_complete && complete_first;
+        diagonals d;
+        const bool diagonal = fits && cover->families == 2 && is_diagonals(cover, &cover->family[1], &d) && d.count <= MAX_DIAGONALS;
+        const int listed = diagonal ? 1 : cover->families;
+        if (diagonal) any_diagonals = true;
+        if (listed > families) families = listed;
+        hd_text_add(&covers, "{ complete = %s, diagonals = {", complete_first || diagonal ? "true" : "false");
+        if (diagonal) hd_text_add(&covers, " { %" PRId64 ", %" PRId64 ", %" PRId64 " } ", d.first, d.step, d.count);
+        hd_text_add(&covers, "}, families = {\n");
+        for (int f = 0; f < listed; f++) {
             const int qv = width[c][f];
             if (qv > widest) widest = qv;
             add_family(&covers, cover, &cover->family[f], target, qv, parts, backward);
@@ -172,7 +215,7 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     /* The structs of the templates, in bytes: blocks, then the chunk. Each is padded to 64 at most twice. */
     const int64_t block = backward ? 5 * dp * nq + 4 * nq : 2 * dp * nq + 5 * nq;
     const int64_t chunk = backward ? kc * (2 * nq + 4 * dp) : kc * (nq + 2 * dp) + nq * dp;
-    const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 128;
+    const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 256 + (whole ? tensors * a->keys * dp * 4 : 0) + (any_diagonals ? turned_bytes : 0);
 
     hd_text shape = { 0 };
     hd_text_add(&shape, "registers = %d, batch = %" PRId64 ", heads = %" PRId64 ", kv_heads = %" PRId64 ", head_dim = %" PRId64 ", queries = %" PRId64 ", keys = %" PRId64 ", scale = %.17g,\n",
@@ -195,8 +238,8 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
         p->template_name = backward ? "attention_bwd" : "attention_fwd";
         p->coordinates = hd_format("b%" PRId64 "h%" PRId64 "d%" PRId64 "n%" PRId64, a->batch, a->heads, a->head_dim, a->queries);
         if (plan.phases > 1) p->coordinates = hd_format("%s_%d", p->coordinates, i + 1);
-        p->parameters = hd_format("%s\nsubs = %d, kc = %" PRId64 ", parts = %d, phases = %d, phase = %d, local_bytes = %" PRId64 ",\n%s",
-                                  shape.data, subs, kc, parts, plan.phases, i + 1, local_bytes, covers.data);
+        p->parameters = hd_format("%s\nwhole = %s, subs = %d, kc = %" PRId64 ", parts = %d, phases = %d, phase = %d, local_bytes = %" PRId64 ",\n%s",
+                                  shape.data, whole ? "true" : "false", subs, kc, parts, plan.phases, i + 1, local_bytes, covers.data);
         p->local_bytes = local_bytes;
         p->slots = parts == 1 ? owners : !backward ? owners * parts : i == 0 ? owners * parts : a->batch * (a->heads + a->kv_heads) * parts;
     }

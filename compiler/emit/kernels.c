@@ -54,7 +54,7 @@ char *hd_kernel_text(hd_expander *x, const hd_kernels *set, const hd_kernel *k)
     lua_pushstring(L, text);
     lua_pushstring(L, hd_format("%s.c.tmpl", k->template_name));
     const char *table = hd_format("return { name = \"%s\", vl = %d, %s }", k->name, set->target->vl, k->parameters);
-    if (luaL_loadbuffer(L, table, strlen(table), "=parameters") || lua_pcall(L, 0, 1, 0) || lua_pcall(L, 3, 1, 0))
+    if (luaL_loadbuffer(L, table, strlen(table), "=parameters") || lua_pcall(L, 0, 1, 0) || (lua_pushstring(L, x->folder), lua_pcall(L, 4, 1, 0)))
         hd_fail((hd_where){ 0 }, "kernel %s: %s", k->name, lua_tostring(L, -1));
     char *out = hd_strdup(lua_tostring(L, -1));
     lua_settop(L, 0);

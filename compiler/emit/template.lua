@@ -1,6 +1,7 @@
 -- Expands a kernel template: C with Lua in the margin.
 --   a line whose first non-blank character is @ is Lua        @ for r = 0, MR - 1 do
 --   @-- starts a comment that leaves no trace
+--   @ include "file" runs another template's lines here; what it defines as globals stays visible
 --   $(expression) inside a C line is replaced by its value    acc$(r) = hd_load(b + $(VL * r));
 -- One Lua line is made per template line, and the chunk is loaded under the template's own name, so a Lua error names the
 -- template's line. An unknown name in an expression is an error. Parameters are visible as variables.
@@ -19,12 +20,19 @@ local function piece(line)
   return "_emit(" .. table.concat(out, ", ") .. ")"
 end
 
-function M.expand(text, name, parameters)
-  local code, number = {}, 0
+local function chunk_of(text, name, environment)
+  local code = {}
   for line in (text:gsub("\n$", "") .. "\n"):gmatch("(.-)\n") do
     local lua = line:match("^%s*@(.*)$")
     code[#code + 1] = lua or piece(line)
   end
+  local chunk, message = load(table.concat(code, "\n"), "=" .. name, "t", environment)
+  if not chunk then error(message, 0) end
+  return chunk
+end
+
+-- folder: where included files lie (default: templates, as seen from the repository's root)
+function M.expand(text, name, parameters, folder)
   local out = {}
   local environment = {}
   for key, value in pairs(parameters) do environment[key] = value end
@@ -39,9 +47,13 @@ function M.expand(text, name, parameters)
     environment[key] = environment[key] or _G[key]
   end
   setmetatable(environment, { __index = function(_, key) error("unknown name '" .. tostring(key) .. "' in " .. name, 2) end })
-  local chunk, message = load(table.concat(code, "\n"), "=" .. name, "t", environment)
-  if not chunk then error(message, 0) end
-  chunk()
+  environment.include = function(file)
+    local handle = assert(io.open((folder or "templates") .. "/" .. file))
+    local included = handle:read("a")
+    handle:close()
+    chunk_of(included, file, environment)()
+  end
+  chunk_of(text, name, environment)()
   return table.concat(out)
 end
 

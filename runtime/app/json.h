@@ -1,18 +1,33 @@
-/* JSON text, written. */
+/* JSON text out, by Jansson: a line for each value, numbers with nine digits. */
 #ifndef HD_JSON_H
 #define HD_JSON_H
 
+#include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 
-static inline void hd_json_string(FILE *out, const char *text)
+#include "app.h"
+
+/* A number; null where JSON has none. */
+static inline json_t *hd_json_real(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+/* Text that people chose: a path need not be UTF-8, its other bytes become '?'. */
+static inline json_t *hd_json_text(const char *text)
 {
-    fputc('"', out);
-    for (; *text; text++) {
-        if (*text == '"' || *text == '\\') fprintf(out, "\\%c", *text);
-        else if ((unsigned char)*text < 0x20) fprintf(out, "\\u%04x", (unsigned)(unsigned char)*text);
-        else fputc(*text, out);
-    }
-    fputc('"', out);
+    json_t *whole = json_string(text);
+    if (whole) return whole;
+    char *plain = (char *)(uintptr_t)hd_app_text("%s", text);
+    for (char *c = plain; *c; c++)
+        if ((unsigned char)*c >= 0x80) *c = '?';
+    return json_string(plain);
+}
+
+/* Takes the value: prints it on one line, then frees it. */
+static inline void hd_json_print(FILE *out, json_t *value)
+{
+    if (!value || json_dumpf(value, out, JSON_REAL_PRECISION(9)) != 0) hd_app_fail("JSON cannot be written: no memory or no space is left");
+    fputc('\n', out);
+    json_decref(value);
 }
 
 #endif

@@ -4,13 +4,12 @@
 #endif
 #include "safetensors.h"
 
+#include <jansson.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "app.h"
-#include "json.h"
 
 #define MAX_HEADER_BYTES ((uint64_t)100 << 20)
 
@@ -21,194 +20,49 @@ static const struct { const char *name; hd_st_type type; size_t bytes; } types[]
 };
 enum { TYPES = sizeof types / sizeof types[0] };
 
-/* ---- the header's JSON ------------------------------------------------------------------------------------------ */
+/* ---- the header ------------------------------------------------------------------------------------------------- */
 
-typedef struct reader { hd_safetensors *file; char *at; const char *end; int capacity, meta_capacity; } reader;
-
-static _Noreturn void fail_header(const reader *r, const char *expected)
+/* Checks one entry of the header and returns it as a tensor; Jansson has refused numbers beyond 64 bits. */
+static hd_st_tensor read_tensor(const hd_safetensors *file, const char *name, json_t *entry, const unsigned char *data, size_t data_bytes)
 {
-    hd_app_fail("%s: not a safetensors file: header byte %zu: expected %s", r->file->path, (size_t)(r->at - r->file->header), expected);
-}
-
-static void skip_space(reader *r)
-{
-    while (r->at < r->end && (*r->at == ' ' || *r->at == '\n' || *r->at == '\r' || *r->at == '\t')) r->at++;
-}
-
-static bool accept(reader *r, char c)
-{
-    skip_space(r);
-    if (r->at >= r->end || *r->at != c) return false;
-    r->at++;
-    return true;
-}
-
-static void expect(reader *r, char c)
-{
-    char text[] = { '\'', c, '\'', '\0' };
-    if (!accept(r, c)) fail_header(r, text);
-}
-
-static unsigned hex4(reader *r)
-{
-    unsigned value = 0;
-    for (int i = 0; i < 4; i++, r->at++) {
-        char c = r->at < r->end ? *r->at : '\0';
-        if (c >= '0' && c <= '9') value = value * 16 + (unsigned)(c - '0');
-        else if ((c | 32) >= 'a' && (c | 32) <= 'f') value = value * 16 + (unsigned)((c | 32) - 'a') + 10;
-        else fail_header(r, "four hexadecimal digits after \\u");
-    }
-    return value;
-}
-
-static char *put_utf8(char *out, unsigned code)
-{
-    if (code < 0x80) {
-        *out++ = (char)code;
-    } else if (code < 0x800) {
-        *out++ = (char)(0xc0 | code >> 6);
-        *out++ = (char)(0x80 | (code & 63));
-    } else if (code < 0x10000) {
-        *out++ = (char)(0xe0 | code >> 12);
-        *out++ = (char)(0x80 | (code >> 6 & 63));
-        *out++ = (char)(0x80 | (code & 63));
-    } else {
-        *out++ = (char)(0xf0 | code >> 18);
-        *out++ = (char)(0x80 | (code >> 12 & 63));
-        *out++ = (char)(0x80 | (code >> 6 & 63));
-        *out++ = (char)(0x80 | (code & 63));
-    }
-    return out;
-}
-
-/* A string, unescaped in place: what it means is never longer than how it is written. */
-static char *read_string(reader *r)
-{
-    expect(r, '"');
-    char *start = r->at, *out = r->at;
-    while (r->at < r->end && *r->at != '"') {
-        char c = *r->at++;
-        if ((unsigned char)c < 0x20) fail_header(r, "no control character in a string");
-        if (c != '\\') {
-            *out++ = c;
-            continue;
-        }
-        char escape = r->at < r->end ? *r->at++ : '\0';
-        const char *from = "\"\\/bfnrt", *to = "\"\\/\b\f\n\r\t", *found = escape ? strchr(from, escape) : NULL;
-        if (found) {
-            *out++ = to[found - from];
-        } else if (escape == 'u') {
-            unsigned code = hex4(r);
-            if (code >= 0xd800 && code < 0xdc00 && r->end - r->at >= 6 && r->at[0] == '\\' && r->at[1] == 'u') {
-                r->at += 2;
-                unsigned low = hex4(r);
-                if (low < 0xdc00 || low > 0xdfff) fail_header(r, "the second half of a surrogate pair");
-                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-            } else if (code >= 0xd800 && code < 0xe000) {
-                fail_header(r, "a whole surrogate pair");
-            }
-            if (code == 0) fail_header(r, "no NUL in a string");
-            out = put_utf8(out, code);
-        } else {
-            fail_header(r, "a JSON escape");
-        }
-    }
-    if (r->at >= r->end) fail_header(r, "the end of a string");
-    r->at++;
-    *out = '\0';             /* at most the closing quote is overwritten */
-    return start;
-}
-
-static uint64_t read_number(reader *r)
-{
-    skip_space(r);
-    const char *start = r->at;
-    uint64_t value = 0;
-    for (; r->at < r->end && *r->at >= '0' && *r->at <= '9'; r->at++) {
-        if (value > (UINT64_C(1) << 62) / 10) fail_header(r, "a number below 2^62");
-        value = value * 10 + (uint64_t)(*r->at - '0');
-    }
-    if (r->at == start) fail_header(r, "a whole number, not negative");
-    return value;
-}
-
-static void read_metadata(reader *r)
-{
-    hd_safetensors *file = r->file;
-    expect(r, '{');
-    if (accept(r, '}')) return;
-    do {
-        if (file->metas == r->meta_capacity) {
-            r->meta_capacity = r->meta_capacity ? 2 * r->meta_capacity : 16;
-            file->meta = realloc(file->meta, (size_t)r->meta_capacity * sizeof *file->meta);
-            if (!file->meta) hd_app_fail("%s: out of memory", file->path);
-        }
-        char *key = read_string(r);
-        expect(r, ':');
-        file->meta[file->metas].key = key;
-        file->meta[file->metas++].value = read_string(r);
-    } while (accept(r, ','));
-    expect(r, '}');
-}
-
-static void read_tensor(reader *r, char *name)
-{
-    hd_safetensors *file = r->file;
     hd_st_tensor t = { .name = name, .type = HD_ST_OTHER };
-    bool has_shape = false, has_offsets = false;
-    size_t element = 0;
-    expect(r, '{');
-    do {
-        char *key = read_string(r);
-        expect(r, ':');
-        if (strcmp(key, "dtype") == 0 && !t.dtype) {
-            t.dtype = read_string(r);
-            for (int i = 0; i < TYPES; i++)
-                if (strcmp(types[i].name, t.dtype) == 0) { t.type = types[i].type; element = types[i].bytes; }
-        } else if (strcmp(key, "shape") == 0 && !has_shape) {
-            has_shape = true;
-            expect(r, '[');
-            if (accept(r, ']')) continue;
-            do {
-                if (t.rank == HD_ST_RANK) hd_app_fail("%s: tensor '%s' has more than %d dimensions", file->path, name, HD_ST_RANK);
-                t.size[t.rank++] = (int64_t)read_number(r);
-            } while (accept(r, ','));
-            expect(r, ']');
-        } else if (strcmp(key, "data_offsets") == 0 && !has_offsets) {
-            has_offsets = true;
-            expect(r, '[');
-            t.begin = (size_t)read_number(r);
-            expect(r, ',');
-            t.end = (size_t)read_number(r);
-            expect(r, ']');
-        } else {
-            hd_app_fail("%s: tensor '%s' has an unknown or repeated key '%s'; valid: dtype, shape, data_offsets", file->path, name, key);
-        }
-    } while (accept(r, ','));
-    expect(r, '}');
-    if (!t.dtype || !has_shape || !has_offsets) hd_app_fail("%s: tensor '%s' lacks %s", file->path, name, !t.dtype ? "dtype" : has_shape ? "data_offsets" : "shape");
+    json_error_t error;
+    json_t *shape, *size;
+    json_int_t begin, end;
+    if (json_unpack_ex(entry, &error, JSON_STRICT, "{s:s, s:o, s:[I, I]}", "dtype", &t.dtype, "shape", &shape, "data_offsets", &begin, &end) != 0)
+        hd_app_fail("%s: tensor '%s' is not {dtype, shape, data_offsets: [begin, end]}: %s", file->path, name, error.text);
+    if (begin < 0 || begin > end || (uint64_t)end > data_bytes)
+        hd_app_fail("%s: tensor '%s' lies at bytes %lld to %lld, but the data has %zu bytes", file->path, name, (long long)begin, (long long)end, data_bytes);
+    t.begin = (size_t)begin;
+    t.end = (size_t)end;
+    t.data = data + begin;
 
-    size_t data_bytes = file->map.bytes - (size_t)(r->end - file->header) - 8;
-    if (t.begin > t.end || t.end > data_bytes)
-        hd_app_fail("%s: tensor '%s' lies at bytes %zu to %zu, but the data has %zu bytes", file->path, name, t.begin, t.end, data_bytes);
+    size_t element = 0, at;
+    for (int i = 0; i < TYPES; i++)
+        if (strcmp(types[i].name, t.dtype) == 0) { t.type = types[i].type; element = types[i].bytes; }
+    if (!json_is_array(shape)) hd_app_fail("%s: tensor '%s' has a shape that is no array", file->path, name);
+    if (json_array_size(shape) > HD_ST_RANK) hd_app_fail("%s: tensor '%s' has more than %d dimensions", file->path, name, HD_ST_RANK);
     uint64_t elements = 1;
-    for (int i = 0; i < t.rank; i++) {
-        if (t.size[i] && elements > (UINT64_C(1) << 60) / (uint64_t)t.size[i]) hd_app_fail("%s: tensor '%s' has an impossible shape", file->path, name);
-        elements *= (uint64_t)t.size[i];
+    json_array_foreach(shape, at, size) {
+        int64_t n = t.size[t.rank++] = json_integer_value(size);
+        if (!json_is_integer(size) || n < 0) hd_app_fail("%s: tensor '%s' has a size in its shape that is no whole number from 0", file->path, name);
+        if (n && elements > (UINT64_C(1) << 60) / (uint64_t)n) hd_app_fail("%s: tensor '%s' has an impossible shape", file->path, name);
+        elements *= (uint64_t)n;
     }
     if (element && elements * element != t.end - t.begin)
         hd_app_fail("%s: tensor '%s' of type %s and shape %s needs %llu bytes, but its data_offsets hold %zu", file->path, name, t.dtype,
                     hd_app_shape(t.rank, t.size), (unsigned long long)(elements * element), t.end - t.begin);
-    t.data = file->map.data + 8 + (r->end - file->header) + t.begin;
-    if (file->count == r->capacity) {
-        r->capacity = r->capacity ? 2 * r->capacity : 64;
-        file->tensor = realloc(file->tensor, (size_t)r->capacity * sizeof *file->tensor);
-        if (!file->tensor) hd_app_fail("%s: out of memory", file->path);
-    }
-    file->tensor[file->count++] = t;
+    return t;
 }
 
-/* ---- whole files ------------------------------------------------------------------------------------------------ */
+static void check_metadata(const hd_safetensors *file)
+{
+    const char *key;
+    json_t *value;
+    if (file->meta && !json_is_object(file->meta)) hd_app_fail("%s: __metadata__ is no object", file->path);
+    json_object_foreach(file->meta, key, value)
+        if (!json_is_string(value)) hd_app_fail("%s: __metadata__ '%s' is no text", file->path, key);
+}
 
 static int by_name(const void *a, const void *b) { return strcmp(((const hd_st_tensor *)a)->name, ((const hd_st_tensor *)b)->name); }
 
@@ -241,46 +95,35 @@ hd_safetensors *hd_safetensors_open(const char *path)
     file->path = path;
     file->map = hd_file_open(path);
     if (file->map.bytes < 8) hd_app_fail("%s: not a safetensors file: %zu bytes", path, file->map.bytes);
-    uint64_t header = 0;
-    for (int i = 7; i >= 0; i--) header = header << 8 | file->map.data[i];
-    if (header > file->map.bytes - 8)
-        hd_app_fail("%s: not a whole safetensors file: its header should have %llu bytes, but only %zu follow", path, (unsigned long long)header, file->map.bytes - 8);
-    if (header > MAX_HEADER_BYTES) hd_app_fail("%s: its header has %llu bytes; at most %llu are read", path, (unsigned long long)header, (unsigned long long)MAX_HEADER_BYTES);
-    file->header = hd_app_alloc(header + 1);
-    memcpy(file->header, file->map.data + 8, header);
+    uint64_t length = 0;
+    for (int i = 7; i >= 0; i--) length = length << 8 | file->map.data[i];
+    if (length > file->map.bytes - 8)
+        hd_app_fail("%s: not a whole safetensors file: its header should have %llu bytes, but only %zu follow", path, (unsigned long long)length, file->map.bytes - 8);
+    if (length > MAX_HEADER_BYTES) hd_app_fail("%s: its header has %llu bytes; at most %llu are read", path, (unsigned long long)length, (unsigned long long)MAX_HEADER_BYTES);
 
-    reader r = { .file = file, .at = file->header, .end = file->header + header };
-    bool has_metadata = false;
-    expect(&r, '{');
-    if (!accept(&r, '}')) {
-        do {
-            char *name = read_string(&r);
-            expect(&r, ':');
-            if (strcmp(name, "__metadata__") == 0) {
-                if (has_metadata) hd_app_fail("%s: __metadata__ is there twice", path);
-                has_metadata = true;
-                read_metadata(&r);
-            } else {
-                read_tensor(&r, name);
-            }
-        } while (accept(&r, ','));
-        expect(&r, '}');
-    }
-    skip_space(&r);
-    if (r.at != r.end) fail_header(&r, "nothing after the last '}'");
-    check_offsets(file, file->map.bytes - 8 - header);
+    json_error_t error;
+    file->header = json_loadb((const char *)file->map.data + 8, length, JSON_REJECT_DUPLICATES, &error);
+    if (!file->header) hd_app_fail("%s: not a safetensors file: header byte %d: %s", path, error.position, error.text);
+    if (!json_is_object(file->header)) hd_app_fail("%s: not a safetensors file: its header is no object", path);
+    file->meta = json_object_get(file->header, "__metadata__");
+    check_metadata(file);
+
+    const char *name;
+    json_t *entry;
+    size_t data_bytes = file->map.bytes - 8 - length;
+    file->tensor = hd_app_alloc(json_object_size(file->header) * sizeof *file->tensor);
+    json_object_foreach(file->header, name, entry)
+        if (entry != file->meta) file->tensor[file->count++] = read_tensor(file, name, entry, file->map.data + 8 + length, data_bytes);
+    check_offsets(file, data_bytes);
     qsort(file->tensor, (size_t)file->count, sizeof *file->tensor, by_name);
-    for (int i = 1; i < file->count; i++)
-        if (strcmp(file->tensor[i - 1].name, file->tensor[i].name) == 0) hd_app_fail("%s: tensor '%s' is there twice", path, file->tensor[i].name);
     return file;
 }
 
 void hd_safetensors_close(hd_safetensors *file)
 {
     hd_file_close(file->map);
-    free(file->header);
+    json_decref(file->header);
     free(file->tensor);
-    free(file->meta);
     free(file);
 }
 
@@ -290,12 +133,7 @@ const hd_st_tensor *hd_safetensors_find(const hd_safetensors *file, const char *
     return file->count ? bsearch(&key, file->tensor, (size_t)file->count, sizeof key, by_name) : NULL;
 }
 
-const char *hd_safetensors_meta(const hd_safetensors *file, const char *key)
-{
-    for (int i = 0; i < file->metas; i++)
-        if (strcmp(file->meta[i].key, key) == 0) return file->meta[i].value;
-    return NULL;
-}
+const char *hd_safetensors_meta(const hd_safetensors *file, const char *key) { return json_string_value(json_object_get(file->meta, key)); }
 
 /* ---- values ----------------------------------------------------------------------------------------------------- */
 
@@ -372,39 +210,32 @@ void hd_safetensors_read_i32(const hd_safetensors *file, const hd_st_tensor *t, 
 
 void hd_safetensors_write(const char *path, const hd_st_item *item, int count, const hd_st_meta *meta, int metas)
 {
-    char *header = NULL;
-    size_t length = 0, offset = 0;
-    FILE *out = open_memstream(&header, &length);
-    if (!out) hd_app_fail("%s: out of memory", path);
-    fputs("{\"__metadata__\":{", out);
-    for (int i = 0; i < metas; i++) {
-        if (i) fputc(',', out);
-        hd_json_string(out, meta[i].key);
-        fputc(':', out);
-        hd_json_string(out, meta[i].value);
-    }
-    fputc('}', out);
+    json_t *pairs = json_object(), *header = json_pack("{s:o}", "__metadata__", pairs);
+    bool made = header != NULL;
+    for (int i = 0; i < metas; i++) made &= json_object_set_new(pairs, meta[i].key, json_string(meta[i].value)) == 0;
+    json_int_t offset = 0;
     for (int i = 0; i < count; i++) {
-        size_t bytes = 4 * (size_t)hd_app_elements(item[i].rank, item[i].size);
-        fputc(',', out);
-        hd_json_string(out, item[i].name);
-        fprintf(out, ":{\"dtype\":\"%s\",\"shape\":[", item[i].type == HD_ST_I32 ? "I32" : "F32");
-        for (int d = 0; d < item[i].rank; d++) fprintf(out, "%s%lld", d ? "," : "", (long long)item[i].size[d]);
-        fprintf(out, "],\"data_offsets\":[%zu,%zu]}", offset, offset + bytes);
-        offset += bytes;
+        json_int_t end = offset + 4 * hd_app_elements(item[i].rank, item[i].size);
+        json_t *shape = json_array();
+        for (int d = 0; d < item[i].rank; d++) made &= json_array_append_new(shape, json_integer(item[i].size[d])) == 0;
+        made &= json_object_set_new(header, item[i].name, json_pack("{s:s, s:o, s:[I, I]}", "dtype", item[i].type == HD_ST_I32 ? "I32" : "F32", "shape", shape,
+                                                                    "data_offsets", offset, end)) == 0;
+        offset = end;
     }
-    fputc('}', out);
-    if (fclose(out) != 0) hd_app_fail("%s: out of memory", path);
+    char *text = json_dumps(header, JSON_COMPACT);
+    if (!made || !text) hd_app_fail("%s: its header cannot be made: no memory is left, or a tensor's name is not UTF-8", path);
+    json_decref(header);
 
+    size_t length = strlen(text);
     size_t padding = (8 - length % 8) % 8;
     unsigned char prefix[8];
     for (int i = 0; i < 8; i++) prefix[i] = (unsigned char)((uint64_t)(length + padding) >> 8 * i);
     hd_file_writer writer;
     hd_file_begin(&writer, path);
     hd_file_put(&writer, prefix, 8);
-    hd_file_put(&writer, header, length);
+    hd_file_put(&writer, text, length);
     hd_file_put(&writer, "        ", padding);
     for (int i = 0; i < count; i++) hd_file_put(&writer, item[i].data, 4 * (size_t)hd_app_elements(item[i].rank, item[i].size));
     hd_file_commit(&writer);
-    free(header);
+    free(text);
 }

@@ -1,7 +1,7 @@
 /* safetensors: named tensors in one file. 8 bytes little-endian header length, a JSON object
  * {"name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, ..., "__metadata__": {"key": "text"}}, then the data.
  * Source: the format's README (github.com/huggingface/safetensors). A file is taken as hostile: nothing in it is believed
- * before it is checked. The JSON subset above is read here, so that programs need no library beyond libc. */
+ * before it is checked. Jansson reads the header; names and dtypes point into what it read. */
 #ifndef HD_SAFETENSORS_H
 #define HD_SAFETENSORS_H
 
@@ -22,14 +22,11 @@ typedef struct hd_st_tensor {
     const unsigned char *data;       /* no alignment is promised */
 } hd_st_tensor;
 
-typedef struct hd_st_meta { const char *key, *value; } hd_st_meta;      /* of __metadata__ */
-
 typedef struct hd_safetensors {
     const char *path;
     hd_file_map map;
-    char *header;                    /* names point into it */
+    struct json_t *header, *meta;    /* names point into the header; meta: its __metadata__, or NULL */
     int count; hd_st_tensor *tensor; /* sorted by name */
-    int metas; hd_st_meta *meta;
 } hd_safetensors;
 
 /* Fails with "path: what is wrong" for anything that is not a whole, consistent file. */
@@ -44,6 +41,7 @@ void hd_safetensors_read_f32(const hd_safetensors *, const hd_st_tensor *, int r
 void hd_safetensors_read_i32(const hd_safetensors *, const hd_st_tensor *, int rank, const int64_t *size, int32_t *out);
 
 /* Writes 4-byte tensors atomically. Fails with a message; the previous file then stands. */
+typedef struct hd_st_meta { const char *key, *value; } hd_st_meta;      /* of __metadata__ */
 typedef struct hd_st_item { const char *name; hd_st_type type; int rank; const int64_t *size; const void *data; } hd_st_item;
 void hd_safetensors_write(const char *path, const hd_st_item *, int count, const hd_st_meta *, int metas);
 

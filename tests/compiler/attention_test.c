@@ -432,12 +432,14 @@ static void only_used_positions_and_sequences_are_computed(void **state)
         random_state = 5;
         tensors u = tensors_new(x);
         const int used = (int)a->queries * 2 / 3;
-        for (int64_t b = 0; b < a->batch; b++) for (int64_t i = b == 0 ? used : 0; i < a->queries; i++) {
-            for (int64_t h = 0; h < a->heads; h++) for (int e = 0; e < a->head_dim; e++) u.q[b * a->q.batch + h * a->q.head + i * a->q.row + e] = NAN;
-            for (int64_t h = 0; h < a->kv_heads; h++) for (int e = 0; e < a->head_dim; e++) {
-                u.k[b * a->k.batch + h * a->k.head + i * a->k.row + e] = NAN;
-                u.v[b * a->v.batch + h * a->v.head + i * a->v.row + e] = NAN;
-            }
+        for (int64_t b = 0; b < a->batch; b++) {
+            for (int64_t i = b == 0 ? used : 0; i < a->queries; i++) for (int64_t h = 0; h < a->heads; h++)
+                for (int e = 0; e < a->head_dim; e++) u.q[b * a->q.batch + h * a->q.head + i * a->q.row + e] = NAN;
+            for (int64_t j = b == 0 ? used : 0; j < a->keys; j++) for (int64_t h = 0; h < a->kv_heads; h++)
+                for (int e = 0; e < a->head_dim; e++) {
+                    u.k[b * a->k.batch + h * a->k.head + j * a->k.row + e] = NAN;
+                    u.v[b * a->v.batch + h * a->v.head + j * a->v.row + e] = NAN;
+                }
         }
         run_kernels(x, &t, 0, 0, false, false);
         run_kernels(x, &u, 1, used, false, true);
