@@ -92,13 +92,13 @@ build/tests/compiler/%: build/tests/compiler/%.o build/tests/compiler/tool.o $(C
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -ldl $(LIBS)
 
 build/tests/runtime/%: build/tests/runtime/%.o build/tests/runtime/support.o build/tests/runtime/tiny_model.o build/lib/libheddle_app.a
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lm -lpthread
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -l:libjansson.a -lm -lpthread
 
 build/asan/tests/compiler/%: build/asan/tests/compiler/%.o build/asan/tests/compiler/tool.o $(SO)
 	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -ldl $(LIBS)
 
 build/asan/tests/runtime/%: build/asan/tests/runtime/%.o build/asan/tests/runtime/support.o build/asan/tests/runtime/tiny_model.o build/lib/libheddle_app_asan.a
-	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -lm -lpthread
+	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -l:libjansson.a -lm -lpthread
 
 build/heddle_asan: $(SO) build/asan/compiler/driver/main.o
 	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ $(LIBS)

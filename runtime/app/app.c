@@ -22,11 +22,14 @@ void hd_app_fail(const char *format, ...)
 {
     hd_progress_end();
     fflush(stdout);
+    char line[4096];
     va_list list;
     va_start(list, format);
-    vfprintf(stderr, format, list);
+    vsnprintf(line, sizeof line, format, list);
     va_end(list);
-    fputc('\n', stderr);
+    for (char *c = line; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';       /* names in hostile files: one line, and no orders to a terminal */
+    fprintf(stderr, "%s\n", line);
     hd_file_abandon_all();
     exit(1);
 }

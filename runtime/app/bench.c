@@ -153,24 +153,22 @@ static void print_text(const result *r)
 
 static void print_json(const result *r)
 {
-    double gflops = r->entry->flops / r->total / 1e9;
-    printf("{\n  \"entry\": ");
-    hd_json_string(stdout, r->entry->name);
-    printf(", \"threads\": %d, \"repetitions\": %d, \"isa\": \"%s\",\n  \"peak_gflops\": %.6g, \"read_gbs\": %.6g,\n", r->threads, r->repetitions, r->isa, r->peak, r->read);
-    printf("  \"total\": {\"ms\": %.6g, \"gflops\": %.6g, \"share_of_peak\": %.6g", 1e3 * r->total, gflops, gflops / r->peak);
-    if (r->useful > 0) printf(", \"useful_gflops\": %.6g, \"useful_share_of_peak\": %.6g", r->useful / r->total / 1e9, r->useful / r->total / 1e9 / r->peak);
-    printf("},\n  \"kernels\": [");
+    json_t *kernels = json_array();
     for (int i = 0; i < r->rows; i++) {
         const row *k = &r->row[i];
         double rate = k->flops / k->seconds / 1e9;
-        printf("%s\n    {\"kernel\": ", i ? "," : "");
-        hd_json_string(stdout, k->kernel);
-        printf(", \"where\": ");
-        hd_json_string(stdout, k->where);
-        printf(", \"calls\": %d, \"ms\": %.6g, \"share\": %.6g, \"gflops\": %.6g, \"gbs\": %.6g, \"share_of_peak\": %.6g}", k->calls, 1e3 * k->seconds, k->seconds / r->total, rate,
-               k->bytes / k->seconds / 1e9, rate / r->peak);
+        json_array_append_new(kernels, json_pack("{s:s, s:o, s:i, s:f, s:o, s:o, s:o, s:o}", "kernel", k->kernel, "where", hd_json_text(k->where), "calls", k->calls,
+                                                 "ms", 1e3 * k->seconds, "share", hd_json_real(k->seconds / r->total), "gflops", hd_json_real(rate),
+                                                 "gbs", hd_json_real(k->bytes / k->seconds / 1e9), "share_of_peak", hd_json_real(rate / r->peak)));
     }
-    printf("\n  ]\n}\n");
+    double gflops = r->entry->flops / r->total / 1e9, useful = r->useful / r->total / 1e9;
+    json_t *total = json_pack("{s:f, s:o, s:o}", "ms", 1e3 * r->total, "gflops", hd_json_real(gflops), "share_of_peak", hd_json_real(gflops / r->peak));
+    if (r->useful > 0) {
+        json_object_set_new(total, "useful_gflops", hd_json_real(useful));
+        json_object_set_new(total, "useful_share_of_peak", hd_json_real(useful / r->peak));
+    }
+    hd_json_print(stdout, json_pack("{s:s, s:i, s:i, s:s, s:f, s:f, s:o, s:o}", "entry", r->entry->name, "threads", r->threads, "repetitions", r->repetitions, "isa", r->isa,
+                                    "peak_gflops", r->peak, "read_gbs", r->read, "kernels", kernels, "total", total));
 }
 
 /* Alternates peaks and calls for about `budget` seconds; fills result and the median time of each step. */

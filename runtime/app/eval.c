@@ -6,6 +6,7 @@
 
 #include "../core/hd_pool.h"
 #include "data.h"
+#include "json.h"
 #include "progress.h"
 #include "score.h"
 #include "weights.h"
@@ -70,8 +71,8 @@ int hd_command_eval(int argc, char **argv)
     if (!isfinite(score.nll)) hd_app_fail("%s: the loss is not finite; first bad tensor: %s", weights, hd_weights_not_finite(memory.weights) ? hd_weights_not_finite(memory.weights) : "none, it overflows in the model");
     double mean = score.nll / (double)score.positions, bits = mean / log(2);
     if (json)
-        printf("{\"bits_per_%s\": %.9g, \"loss\": %.9g, \"tokens\": %lld, \"seconds\": %.6g, \"stride\": %lld, \"length\": %lld}\n", hd_app_unit_name(), bits, mean,
-               (long long)score.positions, seconds, (long long)stride, (long long)hd_model.length);
+        hd_json_print(stdout, json_pack("{s:f, s:f, s:I, s:f, s:I, s:I}", hd_app_bytes() ? "bits_per_byte" : "bits_per_token", bits, "loss", mean,
+                                        "tokens", (json_int_t)score.positions, "seconds", seconds, "stride", (json_int_t)stride, "length", (json_int_t)hd_model.length));
     else
         printf("%.4f bits/%s (loss %.4f) on the last %lld of %lld %ss, each scored once with %lld to %lld %ss before it; %.1f s, %.0f tokens/s\n", bits, hd_app_unit_name(), mean,
                (long long)score.positions, (long long)data.count, hd_app_unit_name(), (long long)(hd_model.length - stride), (long long)hd_model.length - 1, hd_app_unit_name(),

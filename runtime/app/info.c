@@ -41,67 +41,43 @@ static void print_text(int threads)
     }
 }
 
-static void print_text_pair(const char *key, const char *value, const char *after)
+static json_t *memory_json(int threads)
 {
-    hd_json_string(stdout, key);
-    printf(": ");
-    hd_json_string(stdout, value);
-    printf("%s", after);
-}
-
-static void print_memory(int threads)
-{
-    printf("  \"memory\": {\n    \"weights\": %zu,\n", hd_model.weights_bytes);
-    if (can_train()) {
-        hd_area area[HD_TRAIN_AREAS];
-        int areas = hd_train_areas(area, NULL, threads, hd_model.training.average > 0);
-        printf("    \"training\": {\"threads\": %d", threads);
-        for (int i = 0; i < areas; i++) {
-            printf(", ");
-            hd_json_string(stdout, area[i].name);
-            printf(": %zu", area[i].bytes);
-        }
-        printf(", \"all\": %zu},\n", hd_app_areas_bytes(area, areas));
-    }
-    printf("    \"state\": %zu,\n    \"scratch\": {", hd_model.state_bytes);
+    json_t *scratch = json_object(), *memory = json_pack("{s:I, s:I, s:o}", "weights", (json_int_t)hd_model.weights_bytes, "state", (json_int_t)hd_model.state_bytes, "scratch", scratch);
     for (int i = 0; i < hd_model.entries; i++) {
         const hd_entry_info *e = &hd_model.entry[i];
-        printf("%s\n      ", i ? "," : "");
-        hd_json_string(stdout, e->name);
-        printf(": {\"plan\": %zu, \"lower_bound\": %zu, \"per_thread\": %zu}", e->scratch_bytes, e->lower_bound_bytes, e->local_bytes);
+        json_object_set_new(scratch, e->name, json_pack("{s:I, s:I, s:I}", "plan", (json_int_t)e->scratch_bytes, "lower_bound", (json_int_t)e->lower_bound_bytes,
+                                                        "per_thread", (json_int_t)e->local_bytes));
     }
-    printf("\n    }\n  },\n");
+    if (!can_train()) return memory;
+    hd_area area[HD_TRAIN_AREAS];
+    int areas = hd_train_areas(area, NULL, threads, hd_model.training.average > 0);
+    json_t *training = json_pack("{s:i}", "threads", threads);
+    for (int i = 0; i < areas; i++) json_object_set_new(training, area[i].name, json_integer((json_int_t)area[i].bytes));
+    json_object_set_new(training, "all", json_integer((json_int_t)hd_app_areas_bytes(area, areas)));
+    json_object_set_new(memory, "training", training);
+    return memory;
 }
 
 static void print_json(int threads)
 {
-    printf("{\n  ");
-    print_text_pair("name", hd_model.name, ",\n  ");
-    print_text_pair("heddle", hd_model.version, ",\n  ");
-    print_text_pair("spec", hd_model.spec, ",\n  ");
-    print_text_pair("kind", hd_model.kind, ",\n  ");
-    print_text_pair("target", hd_model.target, ",\n  ");
-    print_text_pair("compiler", hd_model.compiler, ",\n");
-    printf("  \"parameters\": %lld,\n  \"tensors\": %d,\n  \"length\": %lld,\n  \"vocab\": %lld,\n  \"batch\": %lld,\n  \"config\": {", (long long)hd_model.parameters,
-           hd_model.weights, (long long)hd_model.length, (long long)hd_model.vocab, (long long)hd_model.batch);
-    for (int i = 0; i < hd_model.configs; i++) print_text_pair(hd_model.config[i][0], hd_model.config[i][1], i + 1 < hd_model.configs ? ", " : "");
-    printf("},\n  \"entries\": [");
+    json_t *config = json_object(), *entries = json_array(), *patterns = json_array();
+    for (int i = 0; i < hd_model.configs; i++) json_object_set_new(config, hd_model.config[i][0], hd_json_text(hd_model.config[i][1]));
     for (int i = 0; i < hd_model.entries; i++) {
         const hd_entry_info *e = &hd_model.entry[i];
-        printf("%s\n    {", i ? "," : "");
-        print_text_pair("name", e->name, ", ");
-        printf("\"kernels\": %d, \"flops\": %.17g, \"causal\": %s, \"trains\": %s}", e->steps, e->flops, e->causal ? "true" : "false", e->trains ? "true" : "false");
+        json_array_append_new(entries, json_pack("{s:s, s:i, s:I, s:b, s:b}", "name", e->name, "kernels", e->steps, "flops", (json_int_t)e->flops, "causal", (int)e->causal,
+                                                 "trains", (int)e->trains));
     }
-    printf("\n  ],\n");
-    print_memory(threads);
-    printf("  \"patterns\": [");
     for (int i = 0; i < hd_model.patterns; i++) {
         const hd_pattern_info *p = &hd_model.pattern[i];
-        printf("%s\n    {", i ? "," : "");
-        print_text_pair("name", p->name, ", ");
-        printf("\"queries\": %lld, \"keys\": %lld, \"kept_pairs\": %lld, \"density\": %.17g}", (long long)p->queries, (long long)p->keys, (long long)p->kept_pairs, p->density);
+        json_array_append_new(patterns, json_pack("{s:o, s:I, s:I, s:I, s:f}", "name", hd_json_text(p->name), "queries", (json_int_t)p->queries, "keys", (json_int_t)p->keys,
+                                                  "kept_pairs", (json_int_t)p->kept_pairs, "density", p->density));
     }
-    printf("%s]\n}\n", hd_model.patterns ? "\n  " : "");
+    hd_json_print(stdout, json_pack("{s:s, s:s, s:o, s:s, s:o, s:o, s:I, s:i, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "name", hd_model.name, "heddle", hd_model.version, "spec",
+                                    hd_json_text(hd_model.spec), "kind", hd_model.kind, "target", hd_json_text(hd_model.target), "compiler", hd_json_text(hd_model.compiler),
+                                    "parameters", (json_int_t)hd_model.parameters, "tensors", hd_model.weights, "length", (json_int_t)hd_model.length,
+                                    "vocab", (json_int_t)hd_model.vocab, "batch", (json_int_t)hd_model.batch, "config", config, "entries", entries,
+                                    "memory", memory_json(threads), "patterns", patterns));
 }
 
 int hd_command_info(int argc, char **argv)

@@ -10,6 +10,7 @@
 
 #include "../core/hd_pool.h"
 #include "checkpoint.h"
+#include "json.h"
 #include "progress.h"
 #include "weights.h"
 
@@ -42,30 +43,21 @@ typedef struct view {                        /* what has been shown, and when */
 
 static double bits(double nats) { return nats / log(2); }
 
-static void log_real(FILE *log, const char *key, double value)
-{
-    if (isfinite(value)) fprintf(log, ", \"%s\": %.9g", key, value);
-    else fprintf(log, ", \"%s\": null", key);
-}
-
 static void log_step(const view *v, const hd_trainer *t)
 {
     if (!v->log) return;
-    fprintf(v->log, "{\"step\": %lld", (long long)t->at.step);
-    log_real(v->log, "loss", t->last_loss);
-    log_real(v->log, "gradient_norm", t->last_norm);
-    log_real(v->log, "lr", hd_trainer_rate(t, t->at.step - 1));
-    log_real(v->log, "seconds", hd_app_seconds() - v->started);
-    fputs("}\n", v->log);
+    hd_json_print(v->log, json_pack("{s:I, s:o, s:o, s:f, s:f}", "step", (json_int_t)t->at.step, "loss", hd_json_real(t->last_loss), "gradient_norm", hd_json_real(t->last_norm),
+                                    "lr", hd_trainer_rate(t, t->at.step - 1), "seconds", hd_app_seconds() - v->started));
 }
 
 static void log_event(const view *v, const hd_trainer *t, const char *event)
 {
     if (!v->log) return;
-    fprintf(v->log, "{\"event\": \"%s\", \"step\": %lld, \"steps\": %lld, \"seed\": %lld", event, (long long)t->at.step, (long long)t->at.steps, (long long)t->seed);
-    for (int i = 0; i < HD_SETTINGS; i++) log_real(v->log, hd_settings[i].name, hd_setting_value(&t->settings, &hd_settings[i]));
-    log_real(v->log, "held_out", t->held_out);
-    fprintf(v->log, ", \"weights_are\": \"%s\"}\n", hd_trainer_averaging(t) ? "averaged" : "raw");
+    json_t *line = json_pack("{s:s, s:I, s:I, s:I}", "event", event, "step", (json_int_t)t->at.step, "steps", (json_int_t)t->at.steps, "seed", (json_int_t)t->seed);
+    for (int i = 0; i < HD_SETTINGS; i++) json_object_set_new(line, hd_settings[i].name, hd_json_real(hd_setting_value(&t->settings, &hd_settings[i])));
+    json_object_set_new(line, "held_out", json_real(t->held_out));
+    json_object_set_new(line, "weights_are", json_string(hd_trainer_averaging(t) ? "averaged" : "raw"));
+    hd_json_print(v->log, line);
     fflush(v->log);
 }
 
@@ -107,10 +99,8 @@ static void evaluate(view *v, hd_trainer *t, const char *out)
     if (!hd_trainer_evaluate(t, &v->held_out, &best)) stop_not_finite(t, out);
     if (!t->eval_spans) return;
     if (v->log) {
-        fprintf(v->log, "{\"event\": \"evaluation\", \"step\": %lld", (long long)t->at.step);
-        log_real(v->log, "held_out_loss", v->held_out);
-        log_real(v->log, hd_app_bytes() ? "held_out_bits_per_byte" : "held_out_bits_per_token", bits(v->held_out));
-        fprintf(v->log, ", \"best\": %s}\n", best ? "true" : "false");
+        hd_json_print(v->log, json_pack("{s:s, s:I, s:o, s:o, s:b}", "event", "evaluation", "step", (json_int_t)t->at.step, "held_out_loss", hd_json_real(v->held_out),
+                                        hd_app_bytes() ? "held_out_bits_per_byte" : "held_out_bits_per_token", hd_json_real(bits(v->held_out)), "best", (int)best));
         fflush(v->log);
     }
     if (t->at.step > v->first_step) show_line(v, t, best ? "  best" : "");
