@@ -51,10 +51,11 @@ static hd_view packed_panels(hd_lowering *l, const hd_node *n, const matrix *b, 
         if (same_view(&l->pack[i].of, &b->view) && l->pack[i].transposed == transposed && l->pack[i].nr == p->nv) return l->pack[i].packed;
     const hd_view packed = hd_view_dense(hd_lower_buffer(l, (int64_t)p->packed_bytes, "packed panels"), &(hd_shape){ 1, { (int64_t)p->packed_bytes / 4 } });
     hd_step *s = hd_step_new(hd_format("%s: pack %lldx%lld", b->view.buffer->what ? b->view.buffer->what : "operand", LL(p->k), LL(p->n)), n->where);
-    s->kernel = hd_kernel_get(l->kernels, "pack", hd_format("%lldx%lld%s", LL(p->k), LL(p->n), transposed ? "_transposed" : ""), "const hd_run *run, const float *b, float *packed",
-                              hd_format("n = %lld, k = %lld, transposed = %s, ld_b = %lld, nv = %d", LL(p->n), LL(p->k), transposed ? "true" : "false", LL(b->ld), p->nv), 0, s->where);
+    s->kernel = hd_kernel_get(l->kernels, "pack", hd_format("%d%s", p->nv * l->target->vl, transposed ? "_transposed" : ""), "const hd_run *run, const float *b, float *packed, ptrdiff_t n, ptrdiff_t k, ptrdiff_t ld_b",
+                              hd_format("transposed = %s, nv = %d", transposed ? "true" : "false", p->nv), 0, s->where);
     hd_step_view(s, "const float *", b->view, false);
     hd_step_view(s, "float *", packed, true);
+    hd_step_text(s, hd_format("%lld, %lld, %lld", LL(p->n), LL(p->k), LL(b->ld)));
     s->bytes = 8.0 * (double)(p->n * p->k);
     hd_lower_push(l, s);
     HD_PUSH(l->pack, l->packs, l->pack_capacity, ((struct hd_pack){ b->view, transposed, p->nv, packed }));

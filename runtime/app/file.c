@@ -22,11 +22,11 @@ static char *unfinished;     /* temporary file of the write under way */
 
 hd_file_map hd_file_open(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);      /* a named pipe is refused, not waited for */
     if (fd < 0) hd_app_fail("%s: %s", path, strerror(errno));
     struct stat info;
     if (fstat(fd, &info) != 0) hd_app_fail("%s: %s", path, strerror(errno));
-    if (!S_ISREG(info.st_mode)) hd_app_fail("%s: not a regular file", path);
+    if (!S_ISREG(info.st_mode)) hd_app_fail("%s: %s", path, S_ISDIR(info.st_mode) ? "a folder; name a file" : "not a regular file: it must be one that can be mapped");
     hd_file_map map = { .bytes = (size_t)info.st_size };
     if (map.bytes) {
         void *data = mmap(NULL, map.bytes, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -133,6 +133,12 @@ void hd_file_check(const char *path)
     close(writer.fd);
     free(writer.temporary);
     free(writer.buffer);
+}
+
+bool hd_file_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
 }
 
 void hd_file_abandon_all(void)

@@ -18,6 +18,7 @@ void hd_file_begin(hd_file_writer *, const char *path);
 void hd_file_put(hd_file_writer *, const void *data, size_t bytes);
 void hd_file_commit(hd_file_writer *);
 void hd_file_check(const char *path);                   /* fails now if hd_file_begin would fail later */
+bool hd_file_same(const char *a, const char *b);        /* one name, or two of one file */
 void hd_file_abandon_all(void);                         /* removes the temporary file of an unfinished write */
 
 #endif

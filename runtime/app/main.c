@@ -55,7 +55,7 @@ int hd_app_main(int argc, char **argv)
     for (int i = 0; i < COMMANDS; i++)
         if (strcmp(name, commands[i].name) == 0) {
             int status = commands[i].run(argc - 1, argv + 1);
-            if (fflush(stdout) != 0) hd_app_fail("%s: standard output cannot be written", name);
+            if (fflush(stdout) != 0 || ferror(stdout)) hd_app_fail("%s: standard output cannot be written", name);
             return status;
         }
     hd_app_fail("unknown command '%s'; valid: info train eval sample run bench --help --version", name);

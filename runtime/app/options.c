@@ -27,8 +27,8 @@ static void print_default(const hd_option *option)
 {
     switch (option->kind) {
     case HD_OPTION_FLAG: break;
-    case HD_OPTION_COUNT: printf(" (%lld)", (long long)*(int64_t *)option->value); break;
-    case HD_OPTION_REAL: printf(" (%g)", *(double *)option->value); break;
+    case HD_OPTION_COUNT: if ((double)*(int64_t *)option->value >= option->low) printf(" (%lld)", (long long)*(int64_t *)option->value); break;
+    case HD_OPTION_REAL: if (*(double *)option->value >= option->low) printf(" (%g)", *(double *)option->value); break;
     case HD_OPTION_TEXT: if (*(const char **)option->value) printf(" (%s)", *(const char **)option->value); break;
     }
 }

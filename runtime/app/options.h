@@ -10,7 +10,7 @@ typedef enum hd_option_kind { HD_OPTION_FLAG, HD_OPTION_COUNT, HD_OPTION_REAL, H
 typedef struct hd_option {
     const char *name, *argument;     /* "steps", "N"; argument NULL for flags */
     hd_option_kind kind;
-    void *value;                     /* bool, int64_t, double, const char *: holds the default */
+    void *value;                     /* bool, int64_t, double, const char *: holds the default; one outside the range means: not given */
     double low, high;                /* counts and reals: inclusive range */
     const char *help;
     bool given;

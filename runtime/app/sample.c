@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "../core/hd_pool.h"
+#include "progress.h"
 #include "weights.h"
 
 typedef struct choice { float logit; int32_t id; } choice;
@@ -26,7 +27,7 @@ static int by_logit(const void *a, const void *b)
 static int32_t draw(const float *logits, int64_t vocab, double temperature, int64_t top_k, double top_p, double unit, choice *order)
 {
     for (int64_t i = 0; i < vocab; i++) {
-        if (isnan(logits[i])) hd_app_fail("sample: logit %lld is not a number", (long long)i);
+        if (isnan(logits[i]) || logits[i] == INFINITY) hd_app_fail("sample: the logit of id %lld is %g; are the weights those of a run that went well?", (long long)i, (double)logits[i]);
         order[i] = (choice){ logits[i], (int32_t)i };
     }
     qsort(order, (size_t)vocab, sizeof *order, by_logit);
@@ -75,7 +76,8 @@ static int64_t read_prompt(const char *prompt, int32_t *out)
 
 static void print_token(int32_t id)
 {
-    if (hd_app_bytes()) putchar(id);
+    bool order = id < 32 ? id != '\n' && id != '\t' : id == 127;       /* a control byte: no text, and it would steer a terminal */
+    if (hd_app_bytes()) putchar(order && hd_progress_terminal(stdout) ? '?' : id);
     else printf("%d ", id);
     fflush(stdout);
 }
@@ -98,7 +100,7 @@ int hd_command_sample(int argc, char **argv)
     hd_command command = { "sample", "", "continue a prompt", option, sizeof option / sizeof option[0], NULL, 0 };
     hd_options_parse(&command, argc, argv);
     hd_app_need_language_model("sample");
-    if (!weights) hd_app_fail("sample: name the weights: --weights FILE");
+    if (!weights) hd_app_fail("sample: name the weights: --weights FILE (%s train writes them)", hd_model.name);
     const hd_entry_info *entry = hd_app_entry("forward");
     if (!entry->causal) hd_app_fail("sample: %s is not causal: its positions read later ones, so it cannot continue a text", hd_model.name);
 

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../core/hd_pool.h"
 #include "checkpoint.h"
@@ -96,7 +97,10 @@ static _Noreturn void stop_not_finite(const hd_trainer *t, const char *out)
 static void evaluate(view *v, hd_trainer *t, const char *out)
 {
     bool best;
-    if (!hd_trainer_evaluate(t, &v->held_out, &best)) stop_not_finite(t, out);
+    if (!hd_trainer_evaluate(t, &v->held_out, &best)) {
+        if (t->at.step == 0) hd_app_fail("before the first step %s; nothing was written", t->not_finite);
+        stop_not_finite(t, out);
+    }
     if (!t->eval_spans) return;
     if (v->log) {
         hd_json_print(v->log, json_pack("{s:s, s:I, s:o, s:o, s:b}", "event", "evaluation", "step", (json_int_t)t->at.step, "held_out_loss", hd_json_real(v->held_out),
@@ -111,11 +115,20 @@ static void evaluate(view *v, hd_trainer *t, const char *out)
     }
 }
 
+static void load_finite(const char *path, void *weights)
+{
+    hd_safetensors *file = hd_safetensors_open(path);
+    hd_weights_read(file, "", weights);
+    hd_safetensors_close(file);
+    const char *bad = hd_weights_not_finite(weights);
+    if (bad) hd_app_fail("%s: tensor '%s' holds values that are not finite: training cannot start there", path, bad);
+}
+
 /* First weights: from a file or from the seed; moments zero. */
 static void start_weights(hd_trainer *t, const request *r)
 {
     memset(t->memory.state, 0, hd_model.state_bytes);
-    if (r->weights) hd_weights_load(r->weights, t->memory.weights);
+    if (r->weights) load_finite(r->weights, t->memory.weights);
     else hd_weights_initialise(t->memory.weights, t->seed, t->threads);
     if (hd_trainer_averaging(t)) memcpy(t->memory.average, t->memory.weights, hd_model.weights_bytes);
     t->at = (hd_position){ .steps = t->at.steps, .best = NAN, .previous = NAN };
@@ -145,7 +158,7 @@ static void parse(int argc, char **argv, request *r, hd_training_info *settings,
     enum { OWN = 13 };
     hd_option option[OWN + HD_SETTINGS] = {
         { "data", "FILE", HD_OPTION_TEXT, &r->data, 0, 0, "text, or token ids (.u16, .u32)", false },
-        { "steps", "N", HD_OPTION_COUNT, &r->steps, 0, 1e12, "steps of the whole run; 0: by --minutes", false },
+        { "steps", "N", HD_OPTION_COUNT, &r->steps, 1, 1e12, "steps of the whole run", false },
         { "minutes", "M", HD_OPTION_REAL, &r->minutes, 1e-6, 1e6, "time the first steps, then fix the number that fits", false },
         { "out", "W", HD_OPTION_TEXT, &r->out, 0, 0, "weights; W.state beside it is for --resume", false },
         { "resume", "W", HD_OPTION_TEXT, &r->resume, 0, 0, "continue the run that wrote W", false },
@@ -245,6 +258,18 @@ static void loop(view *v, hd_trainer *t, const request *r)
     save(t, r->out);
 }
 
+/* Fails now rather than at the first checkpoint; no output may destroy an input. */
+static void check_outputs(const request *r)
+{
+    const char *const out[] = { r->out, hd_app_text("%s.state", r->out), r->log };
+    const char *const in[] = { r->data, r->resume, r->resume ? hd_app_text("%s.state", r->resume) : NULL, r->weights, r->out, out[1] };
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 6 && out[i]; j++)
+            if (in[j] && hd_file_same(out[i], in[j]) && (i == 2 || j == 0)) hd_app_fail("train: %s would be written over %s; name another file", out[i], in[j]);
+    hd_file_check(out[0]);
+    hd_file_check(out[1]);
+}
+
 int hd_command_train(int argc, char **argv)
 {
     double started = hd_app_seconds();
@@ -270,7 +295,7 @@ int hd_command_train(int argc, char **argv)
     t.data = hd_data_open(r.data, r.u16 ? 2 : r.u32 ? 4 : 0, t.held_out);
     hd_data_need_training(&t.data);
     if (state && digest != hd_data_digest(&t.data)) printf("note: %s is not the data of the run that was begun\n", r.data);
-    hd_file_check(r.out);
+    check_outputs(&r);
 
     hd_area area[HD_TRAIN_AREAS];
     hd_app_map_areas(area, hd_train_areas(area, &t.memory, (int)r.threads, hd_trainer_averaging(&t)));
@@ -283,25 +308,26 @@ int hd_command_train(int argc, char **argv)
         hd_safetensors_close(state);
     } else {
         start_weights(&t, &r);
-        if (r.minutes > 0) {
-            hd_progress_show(stdout, "timing the first steps");
-            int64_t steps = rehearse(&t, r.minutes, started);
-            hd_progress_end();
-            if (signalled) {
-                printf("interrupted while the first steps were timed; nothing was written\n");
-                return 128 + (int)signalled;
-            }
-            t.not_finite = NULL;
-            t.at.steps = steps;
-            start_weights(&t, &r);
+    }
+    FILE *log = r.log ? fopen(r.log, "a") : NULL;
+    if (r.log && !log) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));
+    if (!state && r.minutes > 0) {
+        hd_progress_show(stdout, "timing the first steps");
+        int64_t steps = rehearse(&t, r.minutes, started);
+        hd_progress_end();
+        if (signalled) {
+            printf("interrupted while the first steps were timed; nothing was written\n");
+            return 128 + (int)signalled;
         }
+        t.not_finite = NULL;
+        t.at.steps = steps;
+        start_weights(&t, &r);
     }
     hd_trainer_plan(&t);
 
-    view v = { .started = hd_app_seconds(), .first_step = t.at.step, .held_out = t.at.previous };
+    view v = { .log = log, .started = hd_app_seconds(), .first_step = t.at.step, .held_out = state ? t.at.previous : NAN };
     v.shown_at = v.started;
-    if (!state) v.held_out = NAN;
-    if (r.log && !(v.log = fopen(r.log, state ? "a" : "w"))) hd_app_fail("%s: %s", r.log, strerror(errno));
+    if (log && !state && ftruncate(fileno(log), 0) != 0 && errno != EINVAL) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));    /* EINVAL: a pipe */
     printf("%s: %lld parameters; %s: %lld %ss to learn from, %lld held out; steps %lld to %lld of %lld x %lld %ss; seed %lld, %lld threads%s\n", hd_model.name,
            (long long)hd_model.parameters, r.data, (long long)t.data.held_start, hd_app_unit_name(), (long long)(t.data.count - t.data.held_start), (long long)t.at.step + 1,
            (long long)t.at.steps, (long long)t.settings.batch, (long long)hd_model.length, hd_app_unit_name(), (long long)t.seed, (long long)r.threads,
@@ -315,6 +341,6 @@ int hd_command_train(int argc, char **argv)
     loop(&v, &t, &r);
     int status = finish(&v, &t, r.out);
     hd_pool_free(pool);
-    if (v.log && fclose(v.log) != 0) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));
+    if (log && (ferror(log) | fclose(log)) != 0) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));
     return status;
 }

@@ -1,6 +1,7 @@
 /* Weights of the model (weights.h). */
 #include "weights.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,29 +57,40 @@ static bool known_buffer(const char *name)
     return false;
 }
 
+enum { NAMED = 3 };                  /* of many mismatches, the first few tell what kind they are */
+
+static _Noreturn void fail_missing(const hd_safetensors *file, const char *prefix)
+{
+    const char *list = "", *other = hd_safetensors_meta(file, "model");
+    int missing = 0;
+    for (int i = 0; i < hd_model.weights; i++) {
+        const hd_weight *weight = &hd_model.weight[i];
+        if (find(file, prefix, weight->name)) continue;
+        if (missing < NAMED) list = hd_app_text("%s%s '%s%s' %s", list, missing ? "," : "", prefix, weight->name, hd_app_shape(weight->rank, weight->size));
+        missing++;
+    }
+    if (other && strcmp(other, hd_model.name) != 0) list = hd_app_text("%s; it is of model %s", list, other);
+    hd_app_fail("%s: %d of the %d tensors of model %s missing:%s", file->path, missing, hd_model.weights, hd_model.name, list);
+}
+
 void hd_weights_read(const hd_safetensors *file, const char *prefix, void *area)
 {
     bool *used = hd_app_alloc((size_t)file->count * sizeof *used);
     for (int i = 0; i < hd_model.weights; i++) {
         const hd_weight *weight = &hd_model.weight[i];
         const hd_st_tensor *tensor = find(file, prefix, weight->name);
-        if (!tensor) {
-            int missing = 0;
-            for (int j = i; j < hd_model.weights; j++) missing += !find(file, prefix, hd_model.weight[j].name);
-            hd_app_fail("%s: %d of the model's %d tensors missing, the first is '%s%s' %s", file->path, missing, hd_model.weights, prefix, weight->name,
-                        hd_app_shape(weight->rank, weight->size));
-        }
+        if (!tensor) fail_missing(file, prefix);
         hd_safetensors_read_f32(file, tensor, weight->rank, weight->size, at(area, weight));
         used[tensor - file->tensor] = true;
     }
     int surplus = 0;
-    const char *first = NULL;
-    for (int i = 0; i < file->count; i++)
+    const char *list = "";
+    for (int i = 0; i < file->count && !*prefix; i++)
         if (!used[i] && !known_buffer(file->tensor[i].name)) {
+            if (surplus < NAMED) list = hd_app_text("%s%s '%s'", list, surplus ? "," : "", file->tensor[i].name);
             surplus++;
-            if (!first) first = file->tensor[i].name;
         }
-    if (surplus && !*prefix) hd_app_fail("%s: %d tensors are not of model %s, the first is '%s'", file->path, surplus, hd_model.name, first);
+    if (surplus) hd_app_fail("%s: %d tensors are not of model %s:%s", file->path, surplus, hd_model.name, list);
     free(used);
 }
 
@@ -87,6 +99,8 @@ void hd_weights_load(const char *path, void *area)
     hd_safetensors *file = hd_safetensors_open(path);
     hd_weights_read(file, "", area);
     hd_safetensors_close(file);
+    const char *bad = hd_weights_not_finite(area);
+    if (bad) fprintf(stderr, "warning: %s: tensor '%s' holds values that are not finite\n", path, bad);
 }
 
 int hd_weights_items(hd_st_item *item, const char *prefix, const void *area)

@@ -22,7 +22,7 @@ extern char **environ;
 
 enum { PLAIN, BIAS_GELU_RESIDUAL };
 typedef void kernel(const hd_run *, int rows, const float *a, const float *b, float *out, const float *bias, const float *residual);
-typedef void packer(const hd_run *, const float *b, float *packed);
+typedef void packer(const hd_run *, const float *b, float *packed, ptrdiff_t n, ptrdiff_t k, ptrdiff_t ld_b);
 
 typedef struct shape {
     const char *why;
@@ -197,7 +197,7 @@ static void check_shape(const shape *s, const hd_product *p, kernel *run_product
     const hd_run alone = { NULL, local, local_bytes }, many = { &threads, local, local_bytes };
     if (run_pack) {
         packed = aligned_alloc(64, (p->packed_bytes + 63) / 64 * 64);
-        run_pack(&many, b, packed);
+        run_pack(&many, b, packed, p->n, p->k, p->ld_b);
     }
     const int rows = s->rows ? s->rows : s->m;
     run_product(&alone, rows, a, packed ? packed : b, out, bias, residual);
@@ -240,7 +240,7 @@ static void check_target(const char *arch, int vl, int registers)
     for (int i = 0; i < SHAPES; i++) {
         snprintf(name, sizeof name, "product_%d", i);
         fprintf(file, "void %s(const hd_run *, int, const float *, const float *, float *, const float *, const float *);\n", name);
-        fprintf(file, "void pack_%d(const hd_run *, const float *, float *);\n", i);
+        fprintf(file, "void pack_%d(const hd_run *, const float *, float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);\n", i);
     }
     lua_State *lua = new_templates();
     for (int i = 0; i < SHAPES; i++) {
