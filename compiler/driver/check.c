@@ -100,7 +100,19 @@ static source random_source(const hd_graph *g, hd_node *n, uint64_t seed)
     return s;
 }
 
-static bool compare(int kind, const char *entry, const char *name, int64_t count, const float *got, const double *want, const double *start, double tolerance_given)
+/* A gradient that is zero in theory (the bias of attention's keys: softmax does not see it) holds rounding noise on both sides,
+ * and AdamW blows noise up to whole steps. Below this share of the model's largest gradient a tensor counts as zero. */
+static const double zero_share = 1e-9;
+
+static double largest_of(int64_t count, const double *x)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < count; i++) if (fabs(x[i]) > largest && !isinf(x[i])) largest = fabs(x[i]);
+    return largest;
+}
+
+/* scale: errors are shares of the tensor's largest value, or of this if it is larger. */
+static bool compare(int kind, const char *entry, const char *name, int64_t count, const float *got, const double *want, const double *start, double scale, double tolerance_given)
 {
     double worst = 0, largest = 0, sum = 0, moved = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -111,6 +123,7 @@ static bool compare(int kind, const char *entry, const char *name, int64_t count
         if (size > largest) largest = size;
         sum += error * error, moved += size * size;
     }
+    if (largest < scale) largest = scale;
     double share = largest > 0 ? worst / largest : worst;
     if (kind == STEP) share = moved > 0 ? sqrt(sum / moved) : sqrt(sum);
     const double allowed = tolerance_given > 0 ? tolerance_given : tolerance[kind].share;
@@ -209,11 +222,19 @@ int hd_command_check(const hd_options *given)
     }
     hd_tensor_file_write(in, input_count, inputs);
 
-    for (int i = 0; i < g->entries; i++) {
-        const hd_entry *e = g->entry[i];
+    double *gradient = HD_NEW_ARRAY(double, sources), largest_gradient = 0;      /* by source: largest element, from the check's own entry */
+    for (int pass = 0; pass < 2 * g->entries; pass++) {                          /* that entry first */
+        const hd_entry *e = g->entry[pass % g->entries];
+        if ((pass < g->entries) != !strcmp(e->name, "check_gradients")) continue;
         hd_eval *eval = hd_eval_new(g);
         for (int k = 0; k < sources; k++) hd_eval_set(eval, s[k].node, s[k].value);
         hd_eval_entry(eval, e);
+        for (int k = 0; pass < g->entries && k < e->outputs; k++)
+            for (int q = 0; q < sources; q++) {
+                if (strcmp(s[q].node->name, e->output[k].name + strlen("gradient."))) continue;
+                gradient[q] = largest_of(hd_elements(&s[q].node->shape), eval->value[e->output[k].node->id]);
+                if (gradient[q] > largest_gradient) largest_gradient = gradient[q];
+            }
         const char *out = hd_format("%s/out.safetensors", folder), *after = hd_format("%s/after.safetensors", folder);
         const char *argv[16] = { program, "run", e->name, "--in", in, "--out", out };
         int n = 7;
@@ -224,12 +245,12 @@ int hd_command_check(const hd_options *given)
         for (int k = 0; k < e->outputs; k++) {
             const hd_tensor_data t = hd_tensor_file_read(out, e->output[k].name);
             const int kind = strncmp(e->output[k].name, "gradient.", 9) && strcmp(e->name, "backward") ? OUTPUT : GRADIENT;
-            fine &= compare(kind, e->name, e->output[k].name, hd_elements(&t.shape), t.data, eval->value[e->output[k].node->id], NULL, o.tolerance);
+            fine &= compare(kind, e->name, e->output[k].name, hd_elements(&t.shape), t.data, eval->value[e->output[k].node->id], NULL, pass < g->entries ? 1e-3 * largest_gradient : 0, o.tolerance);
         }
         for (int k = 0; e->effects && k < sources; k++) {
-            if (s[k].node->op != HD_OP_param) continue;
+            if (s[k].node->op != HD_OP_param || gradient[k] <= zero_share * largest_gradient) continue;
             const hd_tensor_data t = hd_tensor_file_read(after, s[k].node->name);
-            fine &= compare(STEP, e->name, s[k].node->name, hd_elements(&t.shape), t.data, eval->value[s[k].node->id], s[k].value, o.tolerance);
+            fine &= compare(STEP, e->name, s[k].node->name, hd_elements(&t.shape), t.data, eval->value[s[k].node->id], s[k].value, 0, o.tolerance);
         }
         hd_eval_free(eval);
     }

@@ -329,7 +329,7 @@ static void emit_info(hd_model *m, const char *compiler)
     hd_text_add(&out, "    { 0, 0 }\n};\n\n");
     const hd_training *t = &g->training;
     hd_text_add(&out, "const hd_model_info hd_model = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .compiler = %s,\n", quoted(g->name), quoted(m->version), quoted(g->spec), quoted(m->target->name), quoted(compiler));
-    hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .batch = %lld, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->batch, (long long)parameters);
+    hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .batch = %lld, .ahead = %d, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->batch, g->predicts_same ? 0 : 1, (long long)parameters);
     hd_text_add(&out, "    .weights_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights,\n", (long long)m->weights_bytes, (long long)m->state_bytes, weights);
     hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n", m->programs, g->configs);
     hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",

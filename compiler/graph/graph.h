@@ -108,6 +108,7 @@ typedef struct hd_graph {
     int nodes, node_capacity; hd_node **node;
     int entries, entry_capacity; hd_entry **entry;
     hd_training training;
+    bool predicts_same;                    /* logits at position t are for token t, not t + 1: the spec shifts its inputs itself */
     int64_t length, vocab, batch;          /* language models; 0 elsewhere. batch: compiled micro-batch */
     int configs; struct { const char *key; const char *value; } config[64];  /* resolved hd.config, for info */
     int blocks, streams;                   /* counters of recompute groups and dropout streams */

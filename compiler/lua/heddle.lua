@@ -628,7 +628,8 @@ end
 -- loss (tokens, targets -> loss, the mean of nll in nats; nll [batch, length]) and, with training, train_step.
 function hd.language_model(given)
   local what = "hd.language_model"
-  local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training" })
+  local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training", "predicts" })
+  local predicts = choice(what .. ": predicts", o.predicts, "next", { "next", "same" })
   local logits = tensor(what .. ": logits", o.logits)
   local tokens = o.tokens
   if tokens == nil then
@@ -674,7 +675,7 @@ function hd.language_model(given)
       entry = core.entry { name = "loss", hidden = true, inputs = { tokens, targets }, outputs = { { name = "loss", node = noisy }, { name = "nll", node = noisy_nll } } }
     end
   end
-  local model = finish { name = o.name, language_model = true, length = length, vocab = l[3], batch = batch, training = training }
+  local model = finish { name = o.name, language_model = true, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, training = training }
   if training then core.train_step(entry) end
   return model
 end

@@ -127,6 +127,19 @@ static hd_attention_strides attention_view(hd_lowering *l, const hd_node *attent
     return (hd_attention_strides){ batch > 1 ? as.stride[0] : 0, heads > 1 ? as.stride[head] : 0, positions > 1 ? as.stride[row] : dim };
 }
 
+/* The cover of a pattern, made once for all layers, entries and directions. */
+static const hd_cover *cover_of(const hd_pattern *p, int64_t queries, int64_t keys)
+{
+    static struct { const hd_pattern *pattern; int64_t queries, keys; const hd_cover *cover; } *made;
+    static int count, capacity;
+    for (int i = 0; i < count; i++)
+        if (made[i].queries == queries && made[i].keys == keys && hd_pattern_equal(made[i].pattern, p)) return made[i].cover;
+    const hd_cover *cover = hd_cover_make(p, queries, keys);
+    made = hd_grow(made, count, &capacity, sizeof *made);
+    made[count].pattern = p, made[count].queries = queries, made[count].keys = keys;
+    return made[count++].cover = cover;
+}
+
 static void describe(hd_lowering *l, const hd_node *n, hd_attention *a)
 {
     const hd_node *q = n->input[0], *k = n->input[1];
@@ -142,11 +155,33 @@ static void describe(hd_lowering *l, const hd_node *n, hd_attention *a)
         of_head[h] = -1;
         for (int before = 0; before < h && of_head[h] < 0; before++) if (hd_pattern_equal(n->attr.attention.pattern[before], p)) of_head[h] = of_head[before];
         if (of_head[h] >= 0) continue;
-        cover[a->covers] = hd_cover_make(p, a->queries, a->keys);
+        cover[a->covers] = cover_of(p, a->queries, a->keys);
         of_head[h] = a->covers++;
     }
     a->cover = cover;
     a->cover_of_head = n->attr.attention.patterns > 1 ? of_head : NULL;
+}
+
+static bool same_attention(const hd_attention *a, const hd_attention *b)
+{
+    hd_attention x = *a, y = *b;
+    x.cover = y.cover = NULL, x.cover_of_head = y.cover_of_head = NULL;
+    if (memcmp(&x, &y, sizeof x) || !a->cover_of_head != !b->cover_of_head) return false;
+    for (int i = 0; i < a->covers; i++) if (a->cover[i] != b->cover[i]) return false;
+    for (int h = 0; a->cover_of_head && h < a->heads; h++) if (a->cover_of_head[h] != b->cover_of_head[h]) return false;
+    return true;
+}
+
+/* Plans are made once for all layers alike: balancing slots walks the cover, which is long where the length is. */
+static hd_attention_plan plan_of(const hd_attention *a, const hd_target *target, bool backward)
+{
+    static struct { hd_attention of; bool backward; hd_attention_plan plan; } *made;
+    static int count, capacity;
+    for (int i = 0; i < count; i++) if (made[i].backward == backward && same_attention(&made[i].of, a)) return made[i].plan;
+    const hd_attention_plan plan = backward ? hd_attention_backward(a, target) : hd_attention_forward(a, target);
+    made = hd_grow(made, count, &capacity, sizeof *made);
+    made[count].of = *a, made[count].backward = backward, made[count].plan = plan;
+    return made[count++].plan;
 }
 
 static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention_plan *plan, hd_step *common)
@@ -179,7 +214,7 @@ static void lower_attention(hd_lowering *l, hd_node *n)
     view[3] = hd_lower_output(l, n);
     a.out = attention_view(l, n, n, &view[3], a.heads);
     const hd_view lse = hd_lower_result(l, n, 1);
-    const hd_attention_plan plan = hd_attention_forward(&a, l->target);
+    const hd_attention_plan plan = plan_of(&a, l->target, false);
     hd_step *s = hd_step_new("", n->where);
     hd_step_text(s, l->program->row_limited ? "sequences" : "0");
     hd_step_text(s, l->program->row_limited ? "used" : "0");
@@ -207,7 +242,7 @@ static void lower_attention_dx(hd_lowering *l, hd_node *n)
     a.dq = attention_view(l, n, n->input[0], &grad[0], a.heads);
     a.dk = attention_view(l, n, n->input[1], &grad[1], a.kv_heads);
     a.dv = attention_view(l, n, n->input[2], &grad[2], a.kv_heads);
-    const hd_attention_plan plan = hd_attention_backward(&a, l->target);
+    const hd_attention_plan plan = plan_of(&a, l->target, true);
     hd_step *s = hd_step_new("", n->where);
     for (int i = 0; i < 6; i++) hd_step_view(s, "const float *", view[i], false);
     for (int i = 0; i < 3; i++) hd_step_view(s, "float *", grad[i], true);

@@ -383,12 +383,13 @@ static int is_causal(lua_State *L)
     return 1;
 }
 
-/* model { name, language_model, length, vocab, batch, training = table or nil } */
+/* model { name, language_model, predicts_same, length, vocab, batch, training = table or nil } */
 static int model(lua_State *L)
 {
     hd_graph *graph = hd_sandbox_state(L)->graph;
     graph->name = text_field(L, 1, "name");
     graph->kind = flag_field(L, 1, "language_model") ? HD_KIND_LANGUAGE_MODEL : HD_KIND_OPS;
+    graph->predicts_same = flag_field(L, 1, "predicts_same");
     graph->length = integer_field(L, 1, "length");
     graph->vocab = integer_field(L, 1, "vocab");
     graph->batch = integer_field(L, 1, "batch");

@@ -52,6 +52,7 @@ typedef struct hd_model_info {
     const char *name, *version, *spec, *target, *compiler;
     const char *kind;                         /* "language_model" or "ops" */
     int64_t length, vocab, batch;             /* 0 where they mean nothing */
+    int ahead;                                /* language models: logits at position t are for token t + ahead, 1 or 0 */
     int64_t parameters;
     size_t weights_bytes, state_bytes;
     int weights; const hd_weight *weight;

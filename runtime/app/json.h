@@ -22,10 +22,11 @@ static inline json_t *hd_json_text(const char *text)
     return json_string(plain);
 }
 
-/* Takes the value: prints it on one line, then frees it. */
+/* Takes the value: prints it on one line, then frees it. A failed write shows in ferror(out). */
 static inline void hd_json_print(FILE *out, json_t *value)
 {
-    if (!value || json_dumpf(value, out, JSON_REAL_PRECISION(9)) != 0) hd_app_fail("JSON cannot be written: no memory or no space is left");
+    if (!value) hd_app_fail("out of memory");
+    (void)json_dumpf(value, out, JSON_REAL_PRECISION(9));
     fputc('\n', out);
     json_decref(value);
 }

@@ -127,8 +127,14 @@ int hd_command_sample(int argc, char **argv)
     if (*prompt)
         for (int64_t i = 0; i < prompt_count; i++) print_token(text[i]);
     for (int64_t i = 0; i < count; i++) {
-        entry->call(&memory, hd_pool_threads(pool), tensor, 1, (int)used);
-        int32_t id = draw(logits + (used - 1) * vocab, vocab, temperature, top_k, top_p, hd_app_unit(hd_app_random((uint64_t)seed, (uint64_t)i, 0)), order);
+        int64_t rows = used + 1 - hd_model.ahead;        /* logits at position t are for token t + ahead */
+        if (rows > length) {         /* full: the older half goes */
+            used = length / 2;
+            memmove(tokens, tokens + (length - used), (size_t)used * sizeof *tokens);
+            rows = used + 1 - hd_model.ahead;
+        }
+        entry->call(&memory, hd_pool_threads(pool), tensor, 1, (int)rows);
+        int32_t id = draw(logits + (rows - 1) * vocab, vocab, temperature, top_k, top_p, hd_app_unit(hd_app_random((uint64_t)seed, (uint64_t)i, 0)), order);
         print_token(id);
         if (used == length) {        /* full: the older half goes */
             used = length / 2;

@@ -18,7 +18,7 @@ static void fill_row(const hd_scorer *scorer, const hd_data *data, hd_data_span 
 {
     int64_t length = hd_model.length;
     int32_t *tokens = (int32_t *)scorer->tensor[scorer->tokens] + row * length, *targets = (int32_t *)scorer->tensor[scorer->targets] + row * length;
-    hd_data_read(data, span.start, length, tokens);
+    hd_data_read(data, span.start + 1 - hd_model.ahead, length, tokens);
     for (int64_t i = 0; i < length; i++) targets[i] = -1;
     hd_data_read(data, span.first, span.last - span.first, targets + (span.first - span.start - 1));
 }

@@ -309,8 +309,8 @@ int hd_command_train(int argc, char **argv)
     } else {
         start_weights(&t, &r);
     }
-    FILE *log = r.log ? fopen(r.log, "a") : NULL;
-    if (r.log && !log) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));
+    FILE *log_file = r.log ? fopen(r.log, "a") : NULL;
+    if (r.log && !log_file) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));
     if (!state && r.minutes > 0) {
         hd_progress_show(stdout, "timing the first steps");
         int64_t steps = rehearse(&t, r.minutes, started);
@@ -325,9 +325,9 @@ int hd_command_train(int argc, char **argv)
     }
     hd_trainer_plan(&t);
 
-    view v = { .log = log, .started = hd_app_seconds(), .first_step = t.at.step, .held_out = state ? t.at.previous : NAN };
+    view v = { .log = log_file, .started = hd_app_seconds(), .first_step = t.at.step, .held_out = state ? t.at.previous : NAN };
     v.shown_at = v.started;
-    if (log && !state && ftruncate(fileno(log), 0) != 0 && errno != EINVAL) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));    /* EINVAL: a pipe */
+    if (log_file && !state && ftruncate(fileno(log_file), 0) != 0 && errno != EINVAL) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));    /* EINVAL: a pipe */
     printf("%s: %lld parameters; %s: %lld %ss to learn from, %lld held out; steps %lld to %lld of %lld x %lld %ss; seed %lld, %lld threads%s\n", hd_model.name,
            (long long)hd_model.parameters, r.data, (long long)t.data.held_start, hd_app_unit_name(), (long long)(t.data.count - t.data.held_start), (long long)t.at.step + 1,
            (long long)t.at.steps, (long long)t.settings.batch, (long long)hd_model.length, hd_app_unit_name(), (long long)t.seed, (long long)r.threads,
@@ -341,6 +341,6 @@ int hd_command_train(int argc, char **argv)
     loop(&v, &t, &r);
     int status = finish(&v, &t, r.out);
     hd_pool_free(pool);
-    if (log && (ferror(log) | fclose(log)) != 0) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));
+    if (log_file && (fflush(log_file) != 0 || ferror(log_file))) hd_app_fail("%s: cannot be written: %s", r.log, strerror(errno));
     return status;
 }

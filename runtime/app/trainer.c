@@ -98,7 +98,7 @@ static void set_tokens(hd_trainer *t, int64_t micro)
     int32_t *tokens = t->tensor[t->tokens], *targets = t->tensor[t->targets];
     for (int64_t row = 0; row < hd_model.batch; row++) {
         int64_t start = hd_data_window(&t->data, t->seed, t->at.step, micro * hd_model.batch + row);
-        hd_data_read(&t->data, start, length, tokens + row * length);
+        hd_data_read(&t->data, start + 1 - hd_model.ahead, length, tokens + row * length);
         hd_data_read(&t->data, start + 1, length, targets + row * length);
     }
 }

@@ -29,6 +29,7 @@ void write_text(const char *path, size_t bytes);                 /* text with so
  * program_out and program_err. */
 extern char program_out[1 << 16], program_err[1 << 14];
 int program(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int call_in_child(void (*function)(const char *), const char *argument);     /* likewise; 0 if it returns */
 pid_t program_start(const char *line);                           /* does not wait; prints into the files out and err */
 int program_wait(pid_t);
 extern size_t program_peak_bytes;                                 /* most memory that the last child had resident */

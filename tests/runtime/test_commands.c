@@ -1,10 +1,13 @@
 /* eval, sample, run, info, bench and the command line. */
 #include "support.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "../../runtime/app/app.h"
 #include "../../runtime/app/data.h"
@@ -225,9 +228,16 @@ static const struct { const char *line, *message; } refused[] = {
     { "eval --data text --weights text", "text: not a whole safetensors file" },
     { "eval --data text --weights w --json=yes", "--json takes no value" },
     { "eval --data in --weights w -q", "eval: unknown flag '-q'; valid: --data --weights" },
-    { "sample", "sample: name the weights" },
+    { "sample", "sample: name the weights: --weights FILE (tiny train writes them)" },
+    { "sample --weights folder", "folder: a folder; name a file" },
     { "sample --weights w --temperature -1", "--temperature -1: must be a number from 0 to 1000" },
-    { "sample --weights w --top-p 0", "--top-p 0: must be a number" },
+    { "sample --weights w --temperature nan", "--temperature nan: must be a number from 0 to 1000" },
+    { "sample --weights w --top-p 0", "--top-p 0: must be a number from 1e-09 to 1" },
+    { "sample --weights w --top-p -0.5", "--top-p -0.5: must be a number" },
+    { "sample --weights w --top-p 1.01", "--top-p 1.01: must be a number" },
+    { "sample --weights w --top-k -1", "--top-k -1: must be a whole number from 0" },
+    { "sample --weights w --tokens -1", "--tokens -1: must be a whole number from 0" },
+    { "sample --weights w --tokens 1e3", "--tokens 1e3: must be a whole number" },
     { "sample --weights w --threads 0", "--threads 0: must be a whole number from 1 to 1024" },
     { "run", "tiny has no entry ''; it has: forward loss train_step" },
     { "run forward", "run: name the outputs: --out FILE" },
@@ -240,9 +250,202 @@ static void bad_input_is_refused_with_one_line(void **state)
 {
     (void)state;
     write_inputs("in", 0);
+    assert_int_equal(mkdir("folder", 0777), 0);
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) assert_refused(program("%s", refused[i].line), refused[i].message);
     assert_refused(program("%s", ""), "tiny: name a command");
     assert_false(file_exists("y"));
+}
+
+/* ---- train with what does not fit: one line, and no file is touched -------------------------------------------------- */
+
+#define LONG "longer-long45678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789" \
+             "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567"
+
+static const struct { const char *flags, *message; bool as_nobody; } refused_training[] = {
+    { "--data text --steps 0", "--steps 0: must be a whole number from 1 to 1000000000000", false },
+    { "--data text --steps -3", "--steps -3: must be a whole number from 1", false },
+    { "--data text --steps 99999999999999999999", "--steps 99999999999999999999: must be a whole number", false },
+    { "--data text --minutes 0", "--minutes 0: must be a number from 1e-06 to 1e+06", false },
+    { "--data text --minutes -1", "--minutes -1: must be a number", false },
+    { "--data text --minutes nan", "--minutes nan: must be a number", false },
+    { "--data text --minutes inf", "--minutes inf: must be a number", false },
+    { "--data text --steps 1 --threads 0", "--threads 0: must be a whole number from 1 to 1024", false },
+    { "--data text --steps 1 --threads 1025", "--threads 1025: must be a whole number from 1 to 1024", false },
+    { "--data text --steps 1 --batch 0", "--batch 0: must be a whole number from 1", false },
+    { "--data text --steps 1 --batch 2", "--batch 2: must be a multiple of the compiled micro-batch, 4; nearest: 4", false },
+    { "--data text --steps 1 --held-out nan", "--held-out nan: must be a number", false },
+    { "--data folder --steps 1", "folder: a folder; name a file", false },
+    { "--data pipe --steps 1", "pipe: not a regular file", false },
+    { "--data secret --steps 1", "secret: Permission denied", true },
+    { "--data= --steps 1", ": No such file or directory", false },
+    { "--data text --steps 1 --out folder", "folder: a folder; name a file", false },
+    { "--data text --steps 1 --out folder/", "folder/: a folder; name a file", false },
+    { "--data text --steps 1 --out taken", "taken.state: a folder; name a file", false },
+    { "--data text --steps 1 --out " LONG, "cannot be written: File name too long", false },
+    { "--data text --steps 1 --out text", "train: text would be written over text; name another file", false },
+    { "--data w.state --steps 1 --out w", "train: w.state would be written over w.state", false },
+    { "--data text --steps 1 --out locked/y", "locked/y: cannot be written: Permission denied", true },
+    { "--data text --steps 1 --log text", "train: text would be written over text; name another file", false },
+    { "--data text --steps 1 --log link", "train: link would be written over text; name another file", false },
+    { "--data text --steps 1 --log new --out new", "train: new would be written over new; name another file", false },
+    { "--data text --steps 1 --log new.state --out new", "train: new.state would be written over new.state", false },
+    { "--data text --steps 1 --log folder", "folder: cannot be written: Is a directory", false },
+    { "--data text --steps 1 --log locked/l", "locked/l: cannot be written: Permission denied", true },
+    { "--data text --steps 1 --weights in --log l", "in: 3 of the 3 tensors of model tiny missing: 'transformer.embed.weight' [256, 16], 'head.weight' [256, 16], 'head.bias' [256]", false },
+    { "--data text --steps 1 --weights text", "text: not a whole safetensors file", false },
+    { "--data text --steps 1 --weights w.state", "w.state: 3 of the 3 tensors of model tiny missing", false },
+    { "--data text --steps 1 --weights nan --log l", "nan: tensor 'head.bias' holds values that are not finite: training cannot start there", false },
+    { "--data text --steps 1 --weights huge", "before the first step the held-out loss is", false },
+    { "--data text --resume nan", "nan.state: No such file or directory", false },
+    { "--data text --resume w --weights w", "train: --resume and --weights exclude each other", false },
+};
+
+/* Weights like w whose head.bias['b'] is this. */
+static void write_weights_with(const char *path, float value)
+{
+    unsigned char *file;
+    size_t bytes;
+    float *bias = tensor_at("w", 0, &file) + 8192 + 'b';
+    memcpy(bias, &value, sizeof value);
+    free(read_file("w", &bytes));
+    write_file(path, file, bytes);
+    free(file);
+}
+
+static void become_nobody(void)
+{
+    if (geteuid() == 0 && setuid(65534) != 0) _exit(77);
+}
+
+static void training_refuses_with_one_line_and_touches_no_file(void **state)
+{
+    (void)state;
+    write_inputs("in", 0);
+    write_weights_with("nan", NAN);
+    write_weights_with("huge", 3e38f);
+    write_file("secret", "secret", 6);
+    ok(program("train --data text --steps 3 --out kept --log kept.log"));
+    ok(program("train --data text --steps 3 --out y --log l"));
+    write_text("same", 3000);
+    assert_true(chmod("secret", 0) == 0 && mkdir("taken.state", 0777) == 0 && mkdir("locked", 0555) == 0 && mkfifo("pipe", 0666) == 0 &&
+                symlink("text", "link") == 0 && chmod(".", 0755) == 0);
+    size_t before, after;
+    char *log = (char *)read_file("l", &before);
+    for (size_t i = 0; i < sizeof refused_training / sizeof refused_training[0]; i++) {
+        const char *flags = refused_training[i].flags;
+        before_program = refused_training[i].as_nobody ? become_nobody : NULL;
+        int status = program("train %s%s", flags, strstr(flags, "--out") || strstr(flags, "--resume") ? "" : " --out y");
+        before_program = NULL;
+        if (status != 1) print_error("train %s\n", flags);
+        assert_refused(status, refused_training[i].message);
+        assert_same_file("text", "same");
+        assert_same_file("y", "kept");
+        assert_same_file("y.state", "kept.state");
+        char *now = (char *)read_file("l", &after);
+        assert_string_equal(now, log);
+        free(now);
+        assert_false(file_exists("new") || file_exists("new.state") || file_exists(LONG) || file_exists(".y.partial") || file_exists(".y.state.partial") || file_exists("taken"));
+    }
+    free(log);
+}
+
+static void weights_that_are_not_finite_are_warned_about(void **state)
+{
+    (void)state;
+    assert_int_equal(program("sample --weights nan --prompt x"), 1);
+    assert_contains(program_err, "warning: nan: tensor 'head.bias' holds values that are not finite\n");
+    assert_contains(program_err, "sample: the logit of id 98 is nan; are the weights those of a run that went well?\n");
+    assert_int_equal(program("eval --data text --weights nan"), 1);
+    assert_contains(program_err, "nan: the loss is not finite; first bad tensor: head.bias");
+    ok(program("sample --weights huge --prompt x --tokens 3"));
+    assert_string_equal(program_out, "xbbb\n");
+}
+
+/* ---- more than the usual --------------------------------------------------------------------------------------------- */
+
+static void data_beyond_4_gigabytes_is_read_where_it_lies(void **state)
+{
+    enum { TAIL = 3000 };
+    const int64_t size = INT64_C(5) << 30;
+    size_t bytes;
+    (void)state;
+    FILE *big = fopen("big", "wb");
+    assert_non_null(big);
+    if (ftruncate(fileno(big), size) != 0) {                 /* no sparse files here */
+        fclose(big);
+        skip();
+    }
+    unsigned char *tail = read_file("text", &bytes);
+    assert_true(fseeko(big, size - TAIL, SEEK_SET) == 0 && fwrite(tail, 1, TAIL, big) == TAIL && fclose(big) == 0);
+    free(tail);
+    ok(program("eval --data big --weights w --json --held-out 2e-7"));
+    double bits = number_after(program_out, "\"bits_per_byte\": ");
+    assert_int_equal((int)number_after(program_out, "\"tokens\": "), 1074);
+    ok(program("eval --data text --weights w --json --held-out 0.358"));
+    assert_true(bits == number_after(program_out, "\"bits_per_byte\": "));
+    ok(program("train --data big --steps 2 --out big.w"));
+    assert_contains(program_out, "4831838208 bytes to learn from, 536870912 held out");
+    remove("big");
+}
+
+static void a_thousand_threads_give_the_bits_of_one(void **state)
+{
+    (void)state;
+    ok(program("train --data text --steps 2 --threads 1 --out one"));
+    int status = program("train --data text --steps 2 --threads 1000 --out thousand");
+    if (status) assert_refused(status, "--threads 1000: cannot start them: ");    /* a limit on processes */
+    else assert_same_file("one.state", "thousand.state");
+}
+
+static void an_empty_prompt_is_none(void **state)
+{
+    (void)state;
+    ok(program("sample --weights w --prompt= --tokens 30"));
+    for (int k = 0; k < 32; k++) fprintf(stderr, "%02x ", (unsigned char)program_out[k]);
+    assert_int_equal(strlen(program_out), 30 + 1);
+    char first[64];
+    strcpy(first, program_out);
+    ok(program("sample --weights w --tokens 30"));
+    assert_string_equal(program_out, first);
+}
+
+static int terminal;
+static void to_terminal(void) { dup2(terminal, 1); }
+
+static void a_sample_on_a_terminal_ends_the_line_and_cannot_steer_it(void **state)
+{
+    (void)state;
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
+    if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0 || (terminal = open(ptsname(master), O_RDWR | O_NOCTTY)) < 0) skip();
+    before_program = to_terminal;
+    int status = program("sample --weights w --temperature 1000 --tokens 1000");     /* all bytes nearly equally likely */
+    before_program = NULL;
+    ok(status);
+    unsigned char text[4096];
+    ssize_t bytes = read(master, text, sizeof text);
+    if (bytes <= 1000) fail_msg("%zd bytes", bytes);
+    for (ssize_t i = 0; i < bytes; i++)
+        if ((text[i] < 32 && !strchr("\r\n\t", text[i])) || text[i] == 127) fail_msg("byte %d on the terminal", text[i]);
+    assert_int_equal(text[bytes - 1], '\n');
+    close(master);
+    close(terminal);
+    ok(program("sample --weights w --temperature 1000 --tokens 1000"));
+    assert_non_null(memchr(program_out, 27, 1000));          /* a file gets every byte as it is */
+}
+
+static void to_full_device(void) { dup2(open("/dev/full", O_WRONLY), 1); }
+
+static void output_that_cannot_be_written_is_an_error(void **state)
+{
+    (void)state;
+    if (!file_exists("/dev/full")) skip();
+    before_program = to_full_device;
+    int status = program("sample --weights w --tokens 3");
+    assert_refused(status, "sample: standard output cannot be written");
+    assert_refused(program("info --json"), "info: standard output cannot be written");
+    before_program = NULL;
+    assert_refused(program("train --data text --steps 1 --out z --log /dev/full"), "/dev/full: cannot be written: No space left on device");
+    assert_true(file_exists("z"));
 }
 
 static void help_and_version_succeed(void **state)
@@ -272,6 +475,13 @@ int main(void)
         cmocka_unit_test(used_positions_do_not_depend_on_the_others),
         cmocka_unit_test(info_and_bench_print_the_keys_that_scripts_read),
         cmocka_unit_test(bad_input_is_refused_with_one_line),
+        cmocka_unit_test(training_refuses_with_one_line_and_touches_no_file),
+        cmocka_unit_test(weights_that_are_not_finite_are_warned_about),
+        cmocka_unit_test(data_beyond_4_gigabytes_is_read_where_it_lies),
+        cmocka_unit_test(a_thousand_threads_give_the_bits_of_one),
+        cmocka_unit_test(an_empty_prompt_is_none),
+        cmocka_unit_test(a_sample_on_a_terminal_ends_the_line_and_cannot_steer_it),
+        cmocka_unit_test(output_that_cannot_be_written_is_an_error),
         cmocka_unit_test(help_and_version_succeed),
     };
     return cmocka_run_group_tests_name("commands", tests, enter_with_weights, leave_folder);

@@ -1,0 +1,21 @@
+-- The Sparse Transformer for raw audio (arXiv 1904.10509, section 7.4): bytes of mu-law samples at 12 kHz, the strided pattern with
+-- a stride near the square root of the length. The paper gives lengths and parameter counts, not shapes; these give its counts:
+--     -D length=65536                                       152M: 48 layers, width 512, 16 heads (the default)
+--     -D length=262144  -D layers=32 -D width=256 -D heads=8    25M
+--     -D length=1048576 -D layers=15 -D width=128 -D heads=4     3M
+local hd = require "heddle"
+local network = require "sparse_transformer"
+
+local c = hd.config {
+  length = 65536, layers = 48, width = 512, heads = 16, inner = 0, qk_width = 0, vocab = 256,
+  stride = 0, batch = 1, dropout = 0.0, recompute = true,        -- 0: inner 4 * width, qk_width = width, stride a power of two near sqrt(length)
+}
+if c.inner == 0 then c.inner = 4 * c.width end
+if c.qk_width == 0 then c.qk_width = c.width end
+if c.stride == 0 then
+  c.stride = 1
+  while c.stride * c.stride < c.length do c.stride = 2 * c.stride end
+end
+
+return network.model("music", c, { (c.length + c.stride - 1) // c.stride, c.stride }, { hd.pattern.sparse_transformer_strided { l = c.stride } },
+                     hd.training { lr = 3e-4, warmup = 5000, decay = 0.01, clip = 1.0, beta2 = 0.999, batch = c.batch })
