@@ -22,7 +22,7 @@ COMPILER = base/base \
   spec/sandbox spec/builders spec/pattern_lua spec/causal \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/plan \
   emit/map emit/kernels emit/product emit/attention emit/model \
-  driver/compile driver/cc driver/target driver/check driver/info driver/tensor_file
+  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/info driver/tensor_file
 CORE = core/pool
 APP = app/main app/app app/options app/file app/progress app/safetensors app/weights app/data app/score \
   app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/info
@@ -62,6 +62,7 @@ COMPILER_TESTS = \
   kernels_test \
   product_test \
   attention_test \
+  view_test \
   build_test \
   golden_test
 RUNTIME_TESTS = \

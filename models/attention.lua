@@ -1,30 +1,48 @@
 -- Attention alone, forward and backward, for measuring and for use as two functions:
 --   forward    q, k, v -> o, lse                       every tensor [heads, length, head_dim], lse [heads, length]
 --   backward   q, k, v, o, lse, do -> dq, dk, dv       from forward's results
--- pattern: causal; full; window (the last `window` keys, the query's own included); stride (keys at multiples of `stride` back);
--- strided (window of `stride` keys, and stride).
+-- pattern, and the -D keys it reads (hd.pattern has the definitions):
+--   causal; full; window: the last `window` keys, `dilation` apart; both: as many on both sides
+--   stride: keys at multiples of `stride` back; strided: those and the last `stride` keys; fixed: the own chunk of `stride` and
+--   `summary` keys of each before, other ones for each head; fixed_same: the last ones for every head
+--   chunk: the own chunk of `chunk`; previous_chunk: the one before; prefix: causal, and the first `tokens` keys for all
+--   sinks: window, and the first `tokens` keys; longformer: `window` keys on each side, `dilation` apart, `tokens` global tokens
+--   dilated: LongNet's segments of `chunk`, every `dilation`-th position, head by head; phi3: blocks of `block`, `local_blocks`
+--   of them and every `every`-th, head by head; jukebox: blocks of `block`, its `factor`, `summary` positions of a block
 local hd = require "heddle"
-
-local c = hd.config {
-  pattern = hd.one_of("causal", "full", "window", "stride", "strided"),
-  length = 1024, heads = 8, kv_heads = 0, head_dim = 64, window = 128, stride = 128,      -- kv_heads 0: as many as heads
-}
-
 local P = hd.pattern
-local patterns = {
-  causal  = P.causal(),
-  full    = P.full(),
-  window  = P.window { keys = c.window },
-  stride  = P.causal() & P.stride(c.stride),
-  strided = P.causal() & (P.window { keys = c.stride } | P.stride(c.stride)),
+
+local patterns = {}
+local c = hd.config {
+  pattern = hd.one_of("causal", "full", "window", "both", "stride", "strided", "fixed", "fixed_same", "chunk", "previous_chunk", "prefix", "sinks",
+                      "longformer", "dilated", "phi3", "jukebox"),
+  length = 1024, keys = 0, heads = 8, kv_heads = 0, head_dim = 64,      -- keys, kv_heads 0: as many as queries, as heads
+  window = 128, dilation = 1, stride = 128, summary = 32, chunk = 128, tokens = 4, block = 64, local_blocks = 16, every = 8, factor = 2,
 }
 
-local kv_heads = c.kv_heads > 0 and c.kv_heads or c.heads
-local options = { heads = c.heads, kv_heads = kv_heads, pattern = patterns[c.pattern], layout = "heads_first" }
+function patterns.causal() return P.causal() end
+function patterns.full() return P.full() end
+function patterns.window() return P.window { keys = c.window, dilation = c.dilation } end
+function patterns.both() return P.window { left = c.window, right = c.window, dilation = c.dilation } end
+function patterns.stride() return P.causal() & P.stride(c.stride) end
+function patterns.strided() return P.sparse_transformer_strided { l = c.stride } end
+function patterns.fixed() return P.sparse_transformer_fixed { l = c.stride, c = c.summary, heads = c.heads } end
+function patterns.fixed_same() return P.sparse_transformer_fixed { l = c.stride, c = c.summary } end
+function patterns.chunk() return P.llama4_chunked { chunk = c.chunk } end
+function patterns.previous_chunk() return P.previous_chunk(c.chunk) end
+function patterns.prefix() return P.causal() | P.prefix(c.tokens) end
+function patterns.sinks() return P.sliding_window_with_sinks { keys = c.window, sinks = c.tokens } end
+function patterns.longformer() return P.longformer { window = c.window, dilation = c.dilation, tokens = { first = 0, last = c.tokens - 1 } } end
+function patterns.dilated() return P.dilated { segment = c.chunk, dilation = c.dilation, heads = c.heads } end
+function patterns.phi3() return P.phi3_small { block = c.block, local_blocks = c.local_blocks, vertical_stride = c.every, heads = c.heads } end
+function patterns.jukebox() return P.jukebox { block = c.block, factor = c.factor, spread = c.summary } end
+
+local keys, kv_heads = c.keys > 0 and c.keys or c.length, c.kv_heads > 0 and c.kv_heads or c.heads
+local options = { heads = c.heads, kv_heads = kv_heads, pattern = patterns[c.pattern](), layout = "heads_first" }
 
 local q = hd.input("q", { c.heads, c.length, c.head_dim })
-local k = hd.input("k", { kv_heads, c.length, c.head_dim })
-local v = hd.input("v", { kv_heads, c.length, c.head_dim })
+local k = hd.input("k", { kv_heads, keys, c.head_dim })
+local v = hd.input("v", { kv_heads, keys, c.head_dim })
 local o = hd.input("o", { c.heads, c.length, c.head_dim })
 local lse = hd.input("lse", { c.heads, c.length })
 local d_o = hd.input("do", { c.heads, c.length, c.head_dim })

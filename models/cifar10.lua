@@ -6,7 +6,7 @@ local network = require "sparse_transformer"
 
 local c = hd.config {
   length = 3072, layers = 128, width = 256, heads = 2, inner = 512, qk_width = 128, vocab = 256,
-  stride = 96, batch = 1, dropout = 0.25, recompute = true,
+  stride = 96, batch = 1, dropout = 0.25, recompute = true, chunks = 1,
 }
 
 return network.model("cifar10", c, { (c.length + 95) // 96, 32, 3 }, { hd.pattern.sparse_transformer_strided { l = c.stride } },

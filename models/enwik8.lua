@@ -6,7 +6,7 @@ local network = require "sparse_transformer"
 
 local c = hd.config {
   length = 12288, layers = 30, width = 512, heads = 8, inner = 2048, qk_width = 512, vocab = 256,
-  chunk = 128, summary = 32, batch = 1, dropout = 0.4, recompute = true,
+  chunk = 128, summary = 32, batch = 1, dropout = 0.4, recompute = true, chunks = 1,
 }
 
 local P = hd.pattern

@@ -5,7 +5,7 @@ local network = require "sparse_transformer"
 
 local c = hd.config {
   length = 12288, layers = 48, width = 512, heads = 16, inner = 2048, qk_width = 512, vocab = 256,
-  stride = 128, batch = 1, dropout = 0.01, recompute = true,
+  stride = 128, batch = 1, dropout = 0.01, recompute = true, chunks = 1,
 }
 
 return network.model("imagenet64", c, { (c.length + 191) // 192, 64, 3 }, { hd.pattern.sparse_transformer_strided { l = c.stride } },

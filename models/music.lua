@@ -2,16 +2,19 @@
 -- a stride near the square root of the length. The paper gives lengths and parameter counts, not shapes; these give its counts:
 --     -D length=65536                                       152M: 48 layers, width 512, 16 heads (the default)
 --     -D length=262144  -D layers=32 -D width=256 -D heads=8    25M
---     -D length=1048576 -D layers=15 -D width=128 -D heads=4     3M
+--     -D length=1048576 -D layers=4 -D width=192 -D inner=1536 -D heads=3   3M: few wide layers, since two tensors of length * width
+--                                                              are kept for each layer: a training step fits 16 GB
 local hd = require "heddle"
 local network = require "sparse_transformer"
 
 local c = hd.config {
   length = 65536, layers = 48, width = 512, heads = 16, inner = 0, qk_width = 0, vocab = 256,
-  stride = 0, batch = 1, dropout = 0.0, recompute = true,        -- 0: inner 4 * width, qk_width = width, stride a power of two near sqrt(length)
+  stride = 0, batch = 1, dropout = 0.0, recompute = true, chunks = 0,
+  -- 0: inner 4 * width, qk_width = width, stride a power of two near sqrt(length), chunks of 32,768 rows
 }
 if c.inner == 0 then c.inner = 4 * c.width end
 if c.qk_width == 0 then c.qk_width = c.width end
+if c.chunks == 0 then c.chunks = math.max(1, math.min(32, c.length // 32768)) end
 if c.stride == 0 then
   c.stride = 1
   while c.stride * c.stride < c.length do c.stride = 2 * c.stride end

@@ -43,13 +43,15 @@ end
 local function block(x, i, pattern, c)
   local s = hd.scope("h" .. i)
   x = x + hd.dropout(attention(s:scope("attn"), s:layer_norm("attn_input", x), pattern, c), c.dropout)
-  local y = s:mlp("mlp", s:layer_norm("mlp_input", x), c.inner,
-                  { activation = "gelu_quick", init = hd.sparse_transformer_init(c.width),
-                    proj_init = hd.scaled_by_depth(hd.sparse_transformer_init(c.inner), c.layers) })
-  return x + hd.dropout(y, c.dropout)
+  return hd.in_chunks(function(rows)
+    local y = s:mlp("mlp", s:layer_norm("mlp_input", rows), c.inner,
+                    { activation = "gelu_quick", init = hd.sparse_transformer_init(c.width),
+                      proj_init = hd.scaled_by_depth(hd.sparse_transformer_init(c.inner), c.layers) })
+    return rows + hd.dropout(y, c.dropout)
+  end, x, c.chunks)
 end
 
--- c: length, layers, heads, width, inner, qk_width, vocab, batch, dropout, recompute.
+-- c: length, layers, heads, width, inner, qk_width, vocab, batch, dropout, recompute, chunks (of rows, of the feed-forward part).
 -- sizes: of the coordinate tables. patterns: a pattern (or list of one per head) for each layer in turn, repeated.
 function M.model(name, c, sizes, patterns, training)
   local s = hd.scope("")

@@ -7,7 +7,7 @@
 #define HD_VERSION "0.1"
 
 typedef struct hd_options {
-    const char *command, *spec, *out, *cc, *dump, *keep, *weights;
+    const char *command, *spec, *out, *cc, *dump, *keep, *weights, *query;
     const hd_target *target;
     int64_t memory;                        /* bytes a plan may use; 0: no limit */
     int defines; const char *define[64];   /* "key=value" */
@@ -37,5 +37,6 @@ int hd_command_build(const hd_options *);
 int hd_command_emit(const hd_options *);
 int hd_command_check(const hd_options *);
 int hd_command_info(const hd_options *);
+int hd_command_view(const hd_options *);
 
 #endif

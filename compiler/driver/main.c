@@ -12,6 +12,7 @@ static const char help[] =
     "  heddle build SPEC -o PROGRAM [--keep DIR]   a program that trains, evaluates, samples (PROGRAM --help)\n"
     "  heddle emit  SPEC -o DIR                    the C sources, for embedding in another program\n"
     "  heddle check SPEC                           compiled code against the reference interpreter: outputs and gradients\n"
+    "  heddle view  SPEC -o FILE.svg|.html         a page to look at: patterns, reach, graph, memory plan, kernels (--query I marks a row)\n"
     "  heddle info  SPEC [--json]                  parameters, memory, patterns, FLOPs\n\n"
     "SPEC is a Lua file. Every command takes:\n"
     "  -D KEY=VALUE       sets a key of the spec's hd.config\n"
@@ -51,7 +52,7 @@ int hd_command_build(const hd_options *o)
 int main(int argc, char **argv)
 {
     static const struct { const char *name; int (*run)(const hd_options *); } commands[] = {
-        { "build", hd_command_build }, { "emit", hd_command_emit }, { "check", hd_command_check }, { "info", hd_command_info },
+        { "build", hd_command_build }, { "emit", hd_command_emit }, { "check", hd_command_check }, { "view", hd_command_view }, { "info", hd_command_info },
     };
     hd_options o = { .jobs = (int)sysconf(_SC_NPROCESSORS_ONLN) };
     const char *target = "native";
@@ -61,13 +62,13 @@ int main(int argc, char **argv)
     o.command = argv[1];
     int (*run)(const hd_options *) = NULL;
     for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) if (!strcmp(o.command, commands[i].name)) run = commands[i].run;
-    if (!run) hd_fail((hd_where){ 0 }, "no command is called \"%s\"; commands: build, emit, check, info (heddle --help)", o.command);
+    if (!run) hd_fail((hd_where){ 0 }, "no command is called \"%s\"; commands: build, emit, check, info, view (heddle --help)", o.command);
 
     for (int i = 2; i < argc; i++) {
         char *a = argv[i], *equals = strchr(a, '=');
         static const struct { const char *flag; bool value; } flags[] = {
             { "-o", true }, { "-D", true }, { "--target", true }, { "--cc", true }, { "--memory", true }, { "--dump", true }, { "--keep", true }, { "-j", true },
-            { "-v", false }, { "--json", false }, { "--sanitize", false }, { "--help", false }, { "--tolerance", true },
+            { "-v", false }, { "--json", false }, { "--sanitize", false }, { "--help", false }, { "--tolerance", true }, { "--query", true },
         };
         if (*a != '-' || !a[1]) {
             if (o.spec) hd_fail((hd_where){ 0 }, "more than one spec: %s and %s", o.spec, a);
@@ -82,7 +83,7 @@ int main(int argc, char **argv)
             else if (a[1] == '-' && equals && (size_t)(equals - a) == n && !strncmp(a, flags[k].flag, n) && flags[k].value) found = (int)k, value = equals + 1;
             else if (n == 2 && a[1] != '-' && flags[k].value && !strncmp(a, flags[k].flag, 2)) found = (int)k, value = a + 2;
         }
-        if (found < 0) hd_fail((hd_where){ 0 }, "unknown flag \"%s\"; flags: -o -D --target --cc --memory --dump --keep --sanitize -j -v --json (heddle --help)", a);
+        if (found < 0) hd_fail((hd_where){ 0 }, "unknown flag \"%s\"; flags: -o -D --target --cc --memory --dump --keep --query --sanitize -j -v --json (heddle --help)", a);
         const char *flag = flags[found].flag;
         if (flags[found].value && !value) {
             if (i + 1 == argc) hd_fail((hd_where){ 0 }, "%s needs a value", flag);
@@ -99,6 +100,7 @@ int main(int argc, char **argv)
         else if (!strcmp(flag, "--dump")) o.dump = value;
         else if (!strcmp(flag, "--keep")) o.keep = value;
         else if (!strcmp(flag, "--tolerance")) o.tolerance = strtod(value, NULL);
+        else if (!strcmp(flag, "--query")) o.query = value;
         else if (!strcmp(flag, "-j")) {
             o.jobs = atoi(value);
             if (o.jobs < 1) hd_fail((hd_where){ "-j", 0 }, "\"%s\" is no number of compilers; 1 or more", value);

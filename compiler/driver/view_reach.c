@@ -172,7 +172,6 @@ static void gather_layers(reach *r, const hd_graph *g, const hd_use *use, int us
             for (int k = 0; k < covers; k++) known = known || cover[k] == c;
             if (known) continue;
             cover[covers++] = c;
-            if (!r->layers) r->causal = r->causal && hd_pattern_causal(n->attr.attention.pattern[h], queries, keys);
         }
         if (!covers) continue;
         const hd_layer made = { covers, cover };

@@ -6,7 +6,7 @@
 --
 -- Every mistake ends the compiler with the user's line and what would have been valid. `core` holds the C side
 -- (compiler/spec/builders.c, pattern_lua.c) and `check` the argument checks (check.lua); the spec reaches neither.
-local core, check = ...
+local core, check, pattern = ...
 local hd, scope_methods = {}, {}
 local fail, sorted_keys, near, unknown, kind_of, quoted =
   check.fail, check.sorted_keys, check.near, check.unknown, check.kind_of, check.quoted
@@ -122,15 +122,20 @@ function hd.sparse_transformer_init(fan_in, variant)
 end
 
 -- A weight, under the name a checkpoint has it. decay: AdamW's decay applies (default: if it has two or more axes).
+local shared                  -- name -> parameter, while hd.in_chunks runs its function for one chunk after another
+
 function hd.param(name, shape, how, given)
   local what = 'hd.param "' .. tostring(name) .. '"'
   local o = options("hd.param", given, { "decay" })
+  if shared and shared[name] then return shared[name] end
   new_source("hd.param", name)
   shape = check_shape(what, shape)
   how = how == nil and hd.normal(0.02) or check_init(what, how)
   local decay = o.decay
   if decay == nil then decay = #shape >= 2 end
-  return add("param", {}, { init = how.init, scale = how.scale, decay = decay }, shape, "f32", name)
+  local made_now = add("param", {}, { init = how.init, scale = how.scale, decay = decay }, shape, "f32", name)
+  if shared then shared[name] = made_now end
+  return made_now
 end
 
 ---------------------------------------------------------------------------------------------------- products
@@ -310,26 +315,7 @@ end
 
 ---------------------------------------------------------------------------------------------------- patterns
 
--- Which keys each query may read. Values with operators & (both), | (either), - (the first without the second); Lua binds
--- - tighter than &, and & tighter than |, so write the parentheses.
-local P = {}
-function P.full() return core.pattern("full") end                    -- every key
-function P.causal() return core.pattern("causal") end                -- keys up to the query's own position
-function P.stride(step)                                              -- keys whose distance is a multiple of step
-  return core.pattern("stride", integer("P.stride: the stride", step))
-end
--- keys = w: w keys up to the query's own, which counts. left, right: so many before and after, the own key besides.
-function P.window(given)
-  if type(given) ~= "table" then fail("P.window takes { keys = w } (the query's own included) or { left = a, right = b }, got %s", kind_of(given)) end
-  local o = options("P.window", given, { "keys", "left", "right" })
-  if o.keys ~= nil then
-    if o.left or o.right then fail("P.window: give keys, or left and right, not both") end
-    return core.pattern("window", integer("P.window: keys", o.keys) - 1, 0)
-  end
-  if o.left == nil and o.right == nil then fail("P.window takes { keys = w } (the query's own included) or { left = a, right = b }; none is given") end
-  return core.pattern("window", integer("P.window: left", o.left or 0, 0), integer("P.window: right", o.right or 0, 0))
-end
-hd.pattern = setmetatable(P, { __index = function(_, name) unknown("hd.pattern", name, sorted_keys(P)) end })
+hd.pattern = pattern                  -- pattern.lua
 
 ---------------------------------------------------------------------------------------------------- attention
 
@@ -408,6 +394,30 @@ function hd.recompute(f, ...)
   local out = table.pack(f(...))
   if opened then core.block(false) end
   return table.unpack(out, 1, out.n)
+end
+
+-- f(x) for a function of rows (the last axis), some rows at a time: what f makes inside needs memory for one chunk only, and
+-- the backward pass makes it again, chunk by chunk. The parameters f makes are the same in every chunk.
+function hd.in_chunks(f, x, chunks)
+  if type(f) ~= "function" then fail("hd.in_chunks: the first argument must be a function, got %s", kind_of(f)) end
+  chunks = integer("hd.in_chunks: chunks", chunks)
+  local shape = shape_of(tensor("hd.in_chunks: x", x))
+  local width, rows = shape[#shape], 1
+  for i = 1, #shape - 1 do rows = rows * shape[i] end
+  if chunks > rows or chunks > 32 then fail("hd.in_chunks: %d chunks of %d rows; 1 to %d are possible", chunks, rows, math.min(rows, 32)) end
+  if chunks == 1 then return f(x) end
+  local flat, parts, outer = hd.reshape(x, { rows, width }), {}, shared
+  shared = outer or {}
+  for i = 1, chunks do
+    local first, last = (i - 1) * rows // chunks + 1, i * rows // chunks
+    parts[i] = hd.recompute(f, hd.slice(flat, 1, first, last))
+    local l = shape_of(tensor("hd.in_chunks: the function's result", parts[i]))
+    if #l ~= 2 or l[1] ~= last - first + 1 then fail("hd.in_chunks: the function made %s of %d rows; each row must give one row", describe(parts[i]), last - first + 1) end
+  end
+  shared = outer
+  local out = shape_of(parts[1])
+  shape[#shape] = out[2]
+  return hd.reshape(hd.concat(parts, 1), shape)
 end
 
 -- AdamW with warm-up and cosine. min_lr: where the cosine ends, as a fraction of lr. batch: sequences per step (0, the

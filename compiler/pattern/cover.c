@@ -412,7 +412,7 @@ static void add_chunks(builder *b, const hd_region *r, hd_progression p, int64_t
     part list[MAX_FAMILIES];
     int parts = by_groups ? split(r, p, list) : 0;
     if ((by_groups && !parts) || common / l > MAX_FAMILIES) { b->full = true; return; }
-    const char *where = hd_format("%s%s of %" PRId64 ": ", b->where, lag == 0 ? "in chunks" : lag > 0 ? "chunk before, chunks" : "chunk after, chunks", l);
+    const char *where = hd_format("%s%s of %" PRId64 ": ", b->where, lag == 0 ? "in chunks" : hd_format("chunk %" PRId64 " %s, chunks", lag > 0 ? lag : -lag, lag > 0 ? "before" : "after"), l);
     for (int64_t q = 0; q < common && !b->full; q += l) {
         int64_t k = q - lag * l;
         cell square = { .q0 = q, .q1 = q + l, .k0 = k, .k1 = k + l, .outer = 1, .shift = common, .where = where };
@@ -430,51 +430,84 @@ static void add_chunks(builder *b, const hd_region *r, hd_progression p, int64_t
     }
 }
 
-/* All keys of the chunks before the query's own (or after it), as far as the band reaches. */
-static void add_stairs(builder *b, const hd_region *r, hd_progression p, bool past)
+/* Where the chunk `lag` before the query's own begins, or lies if runs of keys are left of chunks: as a bound of query t, key
+ * index mul * floor((t + phase) / div) + base. False if the region's runs and chunks do not fit. */
+static bool stair(const hd_region *r, int64_t lag, int64_t *base, int64_t *mul, int64_t *div, int64_t *phase)
 {
-    int64_t l = r->chunk, c = r->period == 1 ? l : r->r1 - r->r0, chunk = r->q0 / l, phase = r->q0 % l;
-    int64_t seen = r->period == 1 ? -r->k0 : -c * (r->k0 / l), first = p.start, last = p.start + p.count - 1;
-    hd_family f = rows_of(r);
-    if (r->period > 1) f.k_step = l, f.k_run = c;
-    if (past) {
-        f.hi.base = c * chunk + seen;
-        f.hi_mul = c; f.hi_div = l; f.hi_phase = phase;
-        if (last < r->q1 - 1 - r->k0) f.lo.base = r->q0 - last - r->k0, f.lo_mul = 1;
-    } else {
-        f.lo.base = c * (chunk + 1) + seen;
-        f.lo_mul = c; f.lo_div = l; f.lo_phase = phase;
-        if (first > r->q0 - (r->k1 - 1)) f.hi.base = r->q0 - first - r->k0 + 1, f.hi_mul = 1;
-    }
-    f.what = hd_format("%s%" PRId64 " keys of every chunk of %" PRId64 " %s", b->where, c, l, past ? "before" : "after");
-    add_family(b, f, &(cell){ .outer = 1 });
+    int64_t l = r->chunk, c = r->r1 - r->r0, from = r->k0 / l, ahead;
+    if (r->period == 1) *mul = *div = l, ahead = r->q0 - l * lag, *base = -r->k0;
+    else if (r->period % l == 0 && r->r0 / l == (r->r1 - 1) / l) {       /* a run in one of several chunks */
+        *mul = c;
+        *div = r->period;
+        ahead = r->q0 - l * (from + lag + 1) + r->period;
+        *base = 0;
+    } else if (l % r->period == 0) {                                      /* several runs in each chunk */
+        *mul = c * (l / r->period);
+        *div = l;
+        ahead = r->q0 - l * (from + lag);
+        *base = -c * ((r->k0 - from * l) / r->period);
+    } else return false;
+    *base += *mul * floor_div(ahead, *div);
+    *phase = ahead - *div * floor_div(ahead, *div);
+    return true;
 }
 
-static void add_other_chunks(builder *b, const hd_region *r, hd_progression p)
+/* An interval of differences on the lags of r in one family, if each of its ends is either a chunk's or the band's. */
+static bool add_stairs(builder *b, const hd_region *r, hd_progression p)
 {
-    int64_t l = r->chunk;
-    hd_progression past = clip(p, 1, HD_ALL_KEYS), future = clip(p, -HD_ALL_KEYS, -1);
-    if (past.count == 1) past.step = 1;
-    if (future.count == 1) future.step = 1;
-    bool lo_open = past.start + past.count - 1 >= r->q1 - 1 - r->k0, hi_open = future.start <= r->q0 - (r->k1 - 1);
-    bool plain = r->period == 1, aligned = r->period == l;
-    if (past.count && past.step == 1 && past.start == 1 && (plain || (aligned && lo_open))) add_stairs(b, r, past, true);
-    else {
-        add_chunks(b, r, clip(past, 1, l - 1), 1);
-        add_plain(b, r, clip(past, l, HD_ALL_KEYS));
+    int64_t l = r->chunk, first = p.start, last = p.start + p.count - 1;
+    bool near_chunk = r->lag0 > -HD_ALL_KEYS && first <= r->lag0 * l - (l - 1), near_band = r->lag0 <= -HD_ALL_KEYS || first >= r->lag0 * l;
+    bool far_chunk = r->lag1 < HD_ALL_KEYS && last >= r->lag1 * l - 1, far_band = r->lag1 >= HD_ALL_KEYS || last <= (r->lag1 - 1) * l;
+    bool hi_open = first <= r->q0 - (r->k1 - 1), lo_open = last >= r->q1 - 1 - r->k0;
+    if (r->lag1 - r->lag0 == 1 || !(near_chunk || near_band) || !(far_chunk || far_band)) return false;
+    if (r->period > 1 && ((!near_chunk && !hi_open) || (!far_chunk && !lo_open))) return false;
+    if (r->period > 1 && r->period % l == 0 && r->r0 / l != (r->r1 - 1) / l) {      /* runs over several chunks: one chunk after the other */
+        for (int64_t from = r->r0; from < r->r1; from = from / l * l + l) {
+            hd_region part = *r;
+            part.k0 += from - r->r0;
+            part.r0 = from;
+            part.r1 = min64(r->r1, from / l * l + l);
+            if (part.k0 < part.k1) add_stairs(b, &part, p);
+        }
+        return true;
     }
-    if (future.count && future.step == 1 && future.start + future.count == 0 && (plain || (aligned && hi_open))) add_stairs(b, r, future, false);
-    else {
-        add_chunks(b, r, clip(future, -(l - 1), -1), -1);
-        add_plain(b, r, clip(future, -HD_ALL_KEYS, -l));
-    }
+    hd_family f = rows_of(r);
+    if (r->period > 1) f.k_step = r->period, f.k_run = r->r1 - r->r0;
+    if (near_chunk) {
+        if (!stair(r, r->lag0 - 1, &f.hi.base, &f.hi_mul, &f.hi_div, &f.hi_phase)) return false;
+    } else if (!hi_open) f.hi.base = r->q0 - first - r->k0 + 1, f.hi_mul = 1;
+    if (far_chunk) {
+        if (!stair(r, r->lag1 - 1, &f.lo.base, &f.lo_mul, &f.lo_div, &f.lo_phase)) return false;
+    } else if (!lo_open) f.lo.base = r->q0 - last - r->k0, f.lo_mul = 1;
+    int64_t kept = r->period == 1 ? l : f.k_run * max64(1, l / r->period);
+    f.what = near_chunk && far_chunk ? hd_format("%s%" PRId64 " keys of chunks of %" PRId64 ", %" PRId64 " before to %" PRId64 " after", b->where, kept, l, r->lag1 - 1, -r->lag0)
+           : hd_format("%s%" PRId64 " keys of every chunk of %" PRId64 " %s", b->where, kept, l, near_chunk ? "before" : "after");
+    add_family(b, f, &(cell){ .outer = 1 });
+    return true;
+}
+
+/* A progression on the pairs of some lags. Differences that only such pairs have need no chunks; at either end, pairs of one
+ * lag more or less share the differences. */
+static void add_lags(builder *b, const hd_region *r, hd_progression p)
+{
+    if (p.count == 1) p.step = 1;
+    if (r->lag0 <= -HD_ALL_KEYS && r->lag1 >= HD_ALL_KEYS) { add_plain(b, r, p); return; }
+    if (p.step == 1 && add_stairs(b, r, p)) return;
+    if (r->lag1 - r->lag0 == 1) { add_chunks(b, r, p, r->lag0); return; }
+    int64_t l = r->chunk, near = -HD_ALL_KEYS, far = HD_ALL_KEYS;
+    if (r->lag0 > -HD_ALL_KEYS) add_chunks(b, r, clip(p, -HD_ALL_KEYS, r->lag0 * l - 1), r->lag0), near = r->lag0 * l;
+    if (r->lag1 < HD_ALL_KEYS) add_chunks(b, r, clip(p, (r->lag1 - 1) * l + 1, HD_ALL_KEYS), r->lag1 - 1), far = (r->lag1 - 1) * l;
+    add_plain(b, r, clip(p, near, far));
 }
 
 /* The differences of `all` that occur in the region. */
 static hd_differences occurring(const hd_region *r, const hd_differences *all, hd_where where)
 {
     int64_t low = r->q0 - (r->k1 - 1), high = r->q1 - 1 - r->k0;
-    if (r->relation == HD_SAME_CHUNK) low = max64(low, 1 - r->chunk), high = min64(high, r->chunk - 1);
+    int64_t least, most;
+    hd_lag_reach(r, &least, &most);
+    low = max64(low, least);
+    high = min64(high, most);
     hd_differences some = hd_differences_new(low, max64(0, high - low + 1), where);
     int64_t end = min64(all->count, high - all->first + 1);
     for (int64_t x = hd_differences_next(all, low - all->first); x < end; x = hd_differences_next(all, x + 1)) {
@@ -509,10 +542,7 @@ static void add_region(builder *b, hd_region r, const hd_differences *all)
     for (int k = 0; k < list.count && !b->full; k++) {
         hd_progression p = list.item[k];
         p.start += set.first;
-        if (p.count == 1) p.step = 1;
-        if (r.relation == HD_ANY_CHUNK) add_plain(b, &r, p);
-        else if (r.relation == HD_SAME_CHUNK) add_chunks(b, &r, p, 0);
-        else add_other_chunks(b, &r, p);
+        add_lags(b, &r, p);
     }
 }
 

@@ -8,12 +8,17 @@
 
 #include "pattern.h"
 
-/* The pairs (i, j) with q0 <= i < q1, k0 <= j < k1, r0 <= j mod period < r1 (all j: 0, 1, 1), whose chunks relate as said. */
-typedef enum hd_relation { HD_ANY_CHUNK, HD_SAME_CHUNK, HD_OTHER_CHUNK } hd_relation;
-typedef struct hd_region {
-    int64_t q0, q1, k0, k1, period, r0, r1, chunk;
-    hd_relation relation;
-} hd_region;
+/* The pairs (i, j) with q0 <= i < q1, k0 <= j < k1, r0 <= j mod period < r1 (all j: 0, 1, 1) and a lag from lag0 to below lag1.
+ * The lag of a pair is by how many chunks the query lies after the key: floor(i / chunk) - floor(j / chunk). Lags without end:
+ * -HD_ALL_KEYS, HD_ALL_KEYS; without chunks, chunk 0, both. */
+typedef struct hd_region { int64_t q0, q1, k0, k1, period, r0, r1, chunk, lag0, lag1; } hd_region;
+
+/* Differences that pairs of such lags can have: *low to *high, both included. */
+static inline void hd_lag_reach(const hd_region *r, int64_t *low, int64_t *high)
+{
+    *low = r->lag0 <= -HD_ALL_KEYS ? -HD_ALL_KEYS : r->lag0 * r->chunk - (r->chunk - 1);
+    *high = r->lag1 >= HD_ALL_KEYS ? HD_ALL_KEYS : r->lag1 * r->chunk - 1;
+}
 
 typedef struct hd_differences {
     int64_t first, count;          /* bit x stands for difference first + x, x < count */

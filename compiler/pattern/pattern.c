@@ -22,7 +22,7 @@ bool hd_pattern_keeps(const hd_pattern *p, int64_t i, int64_t j)
     case HD_PATTERN_CAUSAL: return j <= i;
     case HD_PATTERN_WINDOW: return i - p->left <= j && j <= i + p->right;
     case HD_PATTERN_STRIDE: return (i - j) % p->stride == 0;
-    case HD_PATTERN_CHUNK:  return i / p->chunk == j / p->chunk;
+    case HD_PATTERN_CHUNK:  return i / p->chunk - j / p->chunk <= p->left && j / p->chunk - i / p->chunk <= p->right;
     case HD_PATTERN_RESIDUES: return j % p->stride >= p->first && j % p->stride < p->end;
     case HD_PATTERN_KEYS:   return j >= p->first && j < p->end;
     case HD_PATTERN_QUERIES: return i >= p->first && i < p->end;
@@ -52,6 +52,10 @@ static void validate(const hd_pattern *p, int *terms)
         return;
     case HD_PATTERN_CHUNK:
         if (p->chunk < 1) hd_fail(p->where, "chunk is %" PRId64 "; it must be at least 1", p->chunk);
+        if (p->left < -HD_MAX_LAG || p->left > HD_MAX_LAG || p->right < -HD_MAX_LAG || p->right > HD_MAX_LAG)
+            hd_fail(p->where, "chunks before and after must lie between -2^20 and 2^20");
+        if (p->left + p->right < 0)
+            hd_fail(p->where, "a window of chunks from %" PRId64 " before to %" PRId64 " after holds none; before + after must be at least 0", p->left, p->right);
         return;
     case HD_PATTERN_RESIDUES:
         if (p->stride < 1) hd_fail(p->where, "residues: the period is %" PRId64 "; it must be at least 1", p->stride);
@@ -134,8 +138,11 @@ static void fill(const hd_pattern *p, const line *l, uint64_t *bits)
         return;
     }
     case HD_PATTERN_CHUNK:
-        if (l->row) set_range(bits, l->count, l->origin / p->chunk * p->chunk, (l->origin / p->chunk + 1) * p->chunk);
-        else if (r->chunk != p->chunk || r->relation == HD_SAME_CHUNK) set_range(bits, l->count, 0, l->count);
+        if (l->row) set_range(bits, l->count, (l->origin / p->chunk - p->left) * p->chunk, (l->origin / p->chunk + p->right + 1) * p->chunk);
+        else {
+            int64_t lag = r->chunk == p->chunk ? r->lag0 : 0;      /* other chunks than the region's are longer than the plane */
+            if (lag >= -p->right && lag <= p->left) set_range(bits, l->count, 0, l->count);
+        }
         return;
     case HD_PATTERN_RESIDUES:
         if (l->row) set_runs(bits, l->count, p->stride, p->first, p->end);
@@ -295,6 +302,13 @@ static void window_text(const hd_pattern *p, hd_text *text)
     else hd_text_add(text, "window of %" PRId64 " keys before and %" PRId64 " after", p->left, p->right);
 }
 
+static void chunk_text(const hd_pattern *p, hd_text *text)
+{
+    if (!p->left && !p->right) hd_text_add(text, "chunk %" PRId64, p->chunk);
+    else if (p->left == 1 && p->right == -1) hd_text_add(text, "previous chunk of %" PRId64, p->chunk);
+    else hd_text_add(text, "chunks of %" PRId64 ", %" PRId64 " before to %" PRId64 " after", p->chunk, p->left, p->right);
+}
+
 static void add_text(const hd_pattern *p, hd_text *text)
 {
     switch (p->kind) {
@@ -302,7 +316,7 @@ static void add_text(const hd_pattern *p, hd_text *text)
     case HD_PATTERN_CAUSAL: hd_text_add(text, "causal"); return;
     case HD_PATTERN_WINDOW: window_text(p, text); return;
     case HD_PATTERN_STRIDE: hd_text_add(text, "stride %" PRId64, p->stride); return;
-    case HD_PATTERN_CHUNK:  hd_text_add(text, "chunk %" PRId64, p->chunk); return;
+    case HD_PATTERN_CHUNK:  chunk_text(p, text); return;
     case HD_PATTERN_RESIDUES: hd_text_add(text, "residues %" PRId64 "..%" PRId64 " of %" PRId64, p->first, p->end - 1, p->stride); return;
     case HD_PATTERN_KEYS:   hd_text_add(text, "keys %" PRId64 "..%" PRId64, p->first, p->end - 1); return;
     case HD_PATTERN_QUERIES: hd_text_add(text, "queries %" PRId64 "..%" PRId64, p->first, p->end - 1); return;
@@ -334,7 +348,7 @@ bool hd_pattern_equal(const hd_pattern *p, const hd_pattern *q)
     case HD_PATTERN_FULL: case HD_PATTERN_CAUSAL: return true;
     case HD_PATTERN_WINDOW: return p->left == q->left && p->right == q->right;
     case HD_PATTERN_STRIDE: return p->stride == q->stride;
-    case HD_PATTERN_CHUNK: return p->chunk == q->chunk;
+    case HD_PATTERN_CHUNK: return p->chunk == q->chunk && p->left == q->left && p->right == q->right;
     case HD_PATTERN_RESIDUES: return p->stride == q->stride && p->first == q->first && p->end == q->end;
     case HD_PATTERN_KEYS: case HD_PATTERN_QUERIES: return p->first == q->first && p->end == q->end;
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: return hd_pattern_equal(p->a, q->a) && hd_pattern_equal(p->b, q->b);

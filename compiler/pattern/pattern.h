@@ -12,7 +12,7 @@ typedef enum hd_pattern_kind {
     HD_PATTERN_CAUSAL,      /* j <= i */
     HD_PATTERN_WINDOW,      /* i - left <= j <= i + right */
     HD_PATTERN_STRIDE,      /* (i - j) mod stride == 0 */
-    HD_PATTERN_CHUNK,       /* floor(i / chunk) == floor(j / chunk) */
+    HD_PATTERN_CHUNK,       /* -right <= floor(i / chunk) - floor(j / chunk) <= left: the own chunk is left = right = 0, the one before 1, -1 */
     HD_PATTERN_RESIDUES,    /* first <= j mod stride < end */
     HD_PATTERN_KEYS,        /* first <= j < end: global keys; a prefix is first = 0 */
     HD_PATTERN_QUERIES,     /* first <= i < end: global queries */
@@ -21,12 +21,14 @@ typedef enum hd_pattern_kind {
 
 typedef struct hd_pattern {
     hd_pattern_kind kind;
-    int64_t left, right;            /* window: keys before and after the query's own */
+    int64_t left, right;            /* window: keys before and after the query's own; chunk: chunks */
     int64_t stride, chunk;          /* stride: also the period of residues */
     int64_t first, end;             /* residues, keys, queries */
     const struct hd_pattern *a, *b;
     hd_where where;
 } hd_pattern;
+
+#define HD_MAX_LAG (1 << 20)        /* chunks before or after, in a window of chunks */
 
 bool hd_pattern_keeps(const hd_pattern *, int64_t i, int64_t j);
 /* Fails at pattern->where for parameters that make no sense (window without keys, stride < 1, an empty range). */

@@ -1,4 +1,4 @@
-/* Pattern values in Lua: P.full(), P.causal(), P.window { keys = w }, P.stride(l), the operators & | -, and questions.
+/* Pattern values in Lua: what compiler/lua/pattern.lua makes them with, the operators & | -, and questions.
  *
  * Positions are 0-based, as in the papers. Mind Lua's precedence: - binds tighter than &, and & tighter than |. */
 #include "sandbox.h"
@@ -35,16 +35,27 @@ static int push_pattern(lua_State *L, hd_pattern value)
     return 1;
 }
 
-/* pattern(kind [, left, right | stride]) */
+/* pattern(kind, numbers): pattern.lua has checked what they mean; hd_pattern_validate checks them again. */
 static int make(lua_State *L)
 {
-    const char *kind = luaL_checkstring(L, 1);
-    if (!strcmp(kind, "full")) return push_pattern(L, (hd_pattern){ .kind = HD_PATTERN_FULL });
-    if (!strcmp(kind, "causal")) return push_pattern(L, (hd_pattern){ .kind = HD_PATTERN_CAUSAL });
-    if (!strcmp(kind, "window"))
-        return push_pattern(L, (hd_pattern){ .kind = HD_PATTERN_WINDOW, .left = luaL_checkinteger(L, 2), .right = luaL_checkinteger(L, 3) });
-    luaL_argcheck(L, !strcmp(kind, "stride"), 1, "no such pattern");
-    return push_pattern(L, (hd_pattern){ .kind = HD_PATTERN_STRIDE, .stride = luaL_checkinteger(L, 2) });
+    static const struct { const char *name; hd_pattern_kind kind; size_t field[3]; int fields; } kinds[] = {
+        { "full",     HD_PATTERN_FULL,     { 0 }, 0 },
+        { "causal",   HD_PATTERN_CAUSAL,   { 0 }, 0 },
+        { "window",   HD_PATTERN_WINDOW,   { offsetof(hd_pattern, left), offsetof(hd_pattern, right) }, 2 },
+        { "stride",   HD_PATTERN_STRIDE,   { offsetof(hd_pattern, stride) }, 1 },
+        { "chunk",    HD_PATTERN_CHUNK,    { offsetof(hd_pattern, chunk), offsetof(hd_pattern, left), offsetof(hd_pattern, right) }, 3 },
+        { "residues", HD_PATTERN_RESIDUES, { offsetof(hd_pattern, stride), offsetof(hd_pattern, first), offsetof(hd_pattern, end) }, 3 },
+        { "keys",     HD_PATTERN_KEYS,     { offsetof(hd_pattern, first), offsetof(hd_pattern, end) }, 2 },
+        { "queries",  HD_PATTERN_QUERIES,  { offsetof(hd_pattern, first), offsetof(hd_pattern, end) }, 2 },
+    };
+    const char *name = luaL_checkstring(L, 1);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        if (strcmp(kinds[k].name, name)) continue;
+        hd_pattern p = { .kind = kinds[k].kind };
+        for (int f = 0; f < kinds[k].fields; f++) *(int64_t *)((char *)&p + kinds[k].field[f]) = luaL_checkinteger(L, 2 + f);
+        return push_pattern(L, p);
+    }
+    return luaL_error(L, "no such pattern");
 }
 
 static int combine(lua_State *L, hd_pattern_kind kind, const char *sign)

@@ -6,7 +6,7 @@
  *
  *     memory          the allocator ends the child; RLIMIT_AS stands behind it
  *     instructions    a count hook ends the child
- *     time            the parent waits with a deadline and kills; RLIMIT_CPU stands behind it
+ *     time            RLIMIT_CPU ends the child; the parent waits three times as long, for busy machines, and kills
  *
  * A line hook keeps the user's current line in shared memory: that is what nodes record, and it is there for the message when
  * the child had to be killed. (Walking the Lua stack instead would lose the line of a tail call: `return s:linear(...)`.) */
@@ -99,25 +99,27 @@ static void watch(lua_State *L, lua_Debug *event)
     }
 }
 
-static void set_limit(int resource, rlim_t bound)
+/* Past `bound` a signal comes or memory is refused; past bound + spare the system kills. */
+static void set_limit(int resource, rlim_t bound, rlim_t spare)
 {
     struct rlimit limit;
     if (getrlimit(resource, &limit)) return;
     if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < bound) bound = limit.rlim_max;
-    limit.rlim_cur = limit.rlim_max = bound;
+    limit.rlim_cur = bound;
+    if (limit.rlim_max == RLIM_INFINITY || limit.rlim_max > bound + spare) limit.rlim_max = bound + spare;
     setrlimit(resource, &limit);
 }
 
 static void set_limits(void)
 {
-    set_limit(RLIMIT_CORE, 0);
-    set_limit(RLIMIT_CPU, (rlim_t)hd_spec_limit.seconds + 1);
+    set_limit(RLIMIT_CORE, 0, 0);
+    set_limit(RLIMIT_CPU, (rlim_t)hd_spec_limit.seconds, 2);
 #ifndef UNDER_ADDRESS_SANITIZER
     /* On top of what is mapped already, the arena's reserve among it. */
     FILE *file = fopen("/proc/self/statm", "r");
     unsigned long long pages;
     if (file && fscanf(file, "%llu", &pages) == 1)
-        set_limit(RLIMIT_AS, (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + 2 * (rlim_t)hd_spec_limit.memory_bytes + (64 << 20));
+        set_limit(RLIMIT_AS, (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + 2 * (rlim_t)hd_spec_limit.memory_bytes + (64 << 20), 0);
     if (file) fclose(file);
 #endif
     prctl(PR_SET_PDEATHSIG, SIGKILL);      /* no orphan goes on when the compiler is killed */
@@ -287,9 +289,13 @@ static int open_libraries(lua_State *L)
     load_library(L, "check.lua");
     lua_pushvalue(L, -2);
     lua_call(L, 1, 1);
-    load_library(L, "heddle.lua");
-    lua_insert(L, -3);
+    load_library(L, "pattern.lua");
+    lua_pushvalue(L, -3);
+    lua_pushvalue(L, -3);
     lua_call(L, 2, 1);
+    load_library(L, "heddle.lua");
+    lua_insert(L, -4);
+    lua_call(L, 3, 1);
     lua_setfield(L, -2, "heddle");
     lua_pushcclosure(L, require, 1);
     lua_setglobal(L, "require");
@@ -338,7 +344,7 @@ static void check_path(const char *path)
 /* Waits until every copy of the pipe's writing end is closed, that is, until the child has ended. */
 static bool ended_in_time(int pipe_end)
 {
-    int64_t deadline = milliseconds() + (int64_t)hd_spec_limit.seconds * 1000;
+    int64_t deadline = milliseconds() + (int64_t)hd_spec_limit.seconds * 3000;
     for (;;) {
         int64_t left = deadline - milliseconds();
         if (left <= 0) return false;
@@ -370,7 +376,7 @@ hd_graph *hd_spec_load(const char *path, int overrides, const char *const *overr
     close(ends[1]);
     bool in_time = ended_in_time(ends[0]);
     close(ends[0]);
-    if (!in_time) kill(child, SIGKILL);
+    if (!in_time) kill(child, SIGKILL);                  /* it must have ended before anything is allocated here: the arena is shared */
     int status = 0;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
 

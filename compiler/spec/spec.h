@@ -16,7 +16,7 @@ hd_graph *hd_spec_load(const char *path, int overrides, const char *const *overr
 typedef struct hd_spec_limits {
     int64_t memory_bytes;      /* of Lua's values, and again of the graph's nodes */
     int64_t instructions;      /* of the Lua machine */
-    int seconds;               /* wall time and processor time */
+    int seconds;               /* of processor time; three times that on the clock */
 } hd_spec_limits;
 extern hd_spec_limits hd_spec_limit;
 

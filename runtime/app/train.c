@@ -87,6 +87,7 @@ static void show_line(view *v, const hd_trainer *t, const char *note)
 
 static _Noreturn void stop_not_finite(const hd_trainer *t, const char *out)
 {
+    if (t->at.step == 0) hd_app_fail("step 1: %s; training stopped; nothing was written", t->not_finite);
     bool good = !hd_weights_not_finite(t->memory.best);
     if (good) hd_checkpoint_write_weights(t, out);
     hd_app_fail("step %lld: %s; training stopped; %s holds the weights of step %lld%s", (long long)t->at.step + 1, t->not_finite, out, (long long)t->at.best_step,
@@ -97,10 +98,7 @@ static _Noreturn void stop_not_finite(const hd_trainer *t, const char *out)
 static void evaluate(view *v, hd_trainer *t, const char *out)
 {
     bool best;
-    if (!hd_trainer_evaluate(t, &v->held_out, &best)) {
-        if (t->at.step == 0) hd_app_fail("before the first step %s; nothing was written", t->not_finite);
-        stop_not_finite(t, out);
-    }
+    if (!hd_trainer_evaluate(t, &v->held_out, &best)) stop_not_finite(t, out);
     if (!t->eval_spans) return;
     if (v->log) {
         hd_json_print(v->log, json_pack("{s:s, s:I, s:o, s:o, s:b}", "event", "evaluation", "step", (json_int_t)t->at.step, "held_out_loss", hd_json_real(v->held_out),

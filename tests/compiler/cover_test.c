@@ -27,6 +27,7 @@ static hd_pattern *full(void) { return make((hd_pattern){ .kind = HD_PATTERN_FUL
 static hd_pattern *window(int64_t left, int64_t right) { return make((hd_pattern){ .kind = HD_PATTERN_WINDOW, .left = left, .right = right }); }
 static hd_pattern *stride(int64_t s) { return make((hd_pattern){ .kind = HD_PATTERN_STRIDE, .stride = s }); }
 static hd_pattern *chunk(int64_t l) { return make((hd_pattern){ .kind = HD_PATTERN_CHUNK, .chunk = l }); }
+static hd_pattern *chunks(int64_t l, int64_t before, int64_t after) { return make((hd_pattern){ .kind = HD_PATTERN_CHUNK, .chunk = l, .left = before, .right = after }); }
 static hd_pattern *residues(int64_t l, int64_t first, int64_t end) { return make((hd_pattern){ .kind = HD_PATTERN_RESIDUES, .stride = l, .first = first, .end = end }); }
 static hd_pattern *keys_of(int64_t first, int64_t end) { return make((hd_pattern){ .kind = HD_PATTERN_KEYS, .first = first, .end = end }); }
 static hd_pattern *queries_of(int64_t first, int64_t end) { return make((hd_pattern){ .kind = HD_PATTERN_QUERIES, .first = first, .end = end }); }
@@ -149,7 +150,11 @@ static hd_pattern *random_positional(int64_t length, int64_t chunk_length)
 {
     int64_t first = below(length + 3);
     switch (below(5)) {
-    case 0: case 1: return chunk(chunk_length);
+    case 0: return chunk(chunk_length);
+    case 1: {
+        int64_t before = below(6) - 2;
+        return chunks(chunk_length, before, below(4) - before);
+    }
     case 2: {
         int64_t period = below(4) ? chunk_length : below(2) ? 2 * chunk_length : 1 + below(12);
         first = below(period);
@@ -253,6 +258,13 @@ static void known_patterns_fall_into_few_families(void **state)
         { "fixed, summary merged: the chunk and 32 keys of each before", and(causal(), or(chunk(128), residues(128, 96, 128))), 12288, 12288, 2, 96 },
         { "fixed, another summary block",                       and(causal(), or(chunk(128), residues(128, 0, 32))), 12288, 12288, 2, 96 },
         { "fixed, summary alone: whole runs and cut ones",      and(causal(), residues(128, 96, 128)), 12288, 12288, 2, 1 },
+        { "window, chunk, both ways",                           or(window(20, 20), chunk(64)), 1000, 1000, 4, -1 },
+        { "the chunk before is one family",                     chunks(64, 1, -1), 1000, 1000, 1, 15 },
+        { "the chunk before and the own",                       and(causal(), chunks(64, 1, 0)), 1000, 1000, 2, 1 },
+        { "three chunks around",                                chunks(64, 1, 1), 1000, 1000, 1, 1 },
+        { "16 chunks and every 8th, causal (Phi-3-small)",      and(causal(), or(chunks(64, 15, 0), residues(512, 64, 128))), 8192, 8192, 3, 1 },
+        { "chunks around, first and last chunk (BigBird)",      or(chunks(64, 1, 1), or(keys_of(0, 64), or(keys_of(4032, 4096), or(queries_of(0, 64), queries_of(4032, 4096))))), 4096, 4096, 5, 1 },
+        { "last key of every chunk before (Jukebox)",           minus(and(causal(), residues(64, 63, 64)), chunk(64)), 1000, 1000, 1, 1 },
         { "chunks are one family",                              and(causal(), chunk(100)), 1234, 1234, 1, 13 },
         { "chunks dilated are one family of a grid of groups",  and(and(causal(), chunk(256)), stride(16)), 1000, 1000, 1, 64 },
         { "every 4th query and key of chunks",                  and(and(causal(), chunk(256)), and(stride(4), residues(4, 0, 1))), 1024, 1024, 2, 1 },

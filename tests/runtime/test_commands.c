@@ -295,7 +295,7 @@ static const struct { const char *flags, *message; bool as_nobody; } refused_tra
     { "--data text --steps 1 --weights text", "text: not a whole safetensors file", false },
     { "--data text --steps 1 --weights w.state", "w.state: 3 of the 3 tensors of model tiny missing", false },
     { "--data text --steps 1 --weights nan --log l", "nan: tensor 'head.bias' holds values that are not finite: training cannot start there", false },
-    { "--data text --steps 1 --weights huge", "before the first step the held-out loss is", false },
+    { "--data text --steps 1 --weights huge", "step 1: the loss is inf, weights and gradients are finite: it overflows in the model; training stopped; nothing was written", false },
     { "--data text --resume nan", "nan.state: No such file or directory", false },
     { "--data text --resume w --weights w", "train: --resume and --weights exclude each other", false },
 };
@@ -328,7 +328,7 @@ static void training_refuses_with_one_line_and_touches_no_file(void **state)
     ok(program("train --data text --steps 3 --out y --log l"));
     write_text("same", 3000);
     assert_true(chmod("secret", 0) == 0 && mkdir("taken.state", 0777) == 0 && mkdir("locked", 0555) == 0 && mkfifo("pipe", 0666) == 0 &&
-                symlink("text", "link") == 0 && chmod(".", 0755) == 0);
+                symlink("text", "link") == 0 && chmod(".", 0777) == 0);
     size_t before, after;
     char *log = (char *)read_file("l", &before);
     for (size_t i = 0; i < sizeof refused_training / sizeof refused_training[0]; i++) {
@@ -400,12 +400,11 @@ static void a_thousand_threads_give_the_bits_of_one(void **state)
 static void an_empty_prompt_is_none(void **state)
 {
     (void)state;
-    ok(program("sample --weights w --prompt= --tokens 30"));
-    for (int k = 0; k < 32; k++) fprintf(stderr, "%02x ", (unsigned char)program_out[k]);
+    ok(program("sample --weights w --prompt= --tokens 30 --temperature 0"));
     assert_int_equal(strlen(program_out), 30 + 1);
     char first[64];
     strcpy(first, program_out);
-    ok(program("sample --weights w --tokens 30"));
+    ok(program("sample --weights w --tokens 30 --temperature 0"));
     assert_string_equal(program_out, first);
 }
 

@@ -1,0 +1,211 @@
+/* Where the bytes and the time go: the memory plan over the steps of each entry, and a roofline estimate for each kernel. */
+#include "view.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LEFT = HD_PAGE_MARGIN + 62, WIDTH = HD_PAGE_WIDTH - HD_PAGE_MARGIN - LEFT, MOST_TIPS = 1200 };
+
+/* Kinds of steps by their kernel's template; the first row that fits. */
+static const struct { const char *start, *name; int colour; } kinds[] = {
+    { "product", "products", 0 }, { "attention", "attention", 1 }, { "norm", "norms, rows", 2 }, { "softmax", "norms, rows", 2 }, { "cross_entropy", "norms, rows", 2 },
+    { "reduce", "norms, rows", 2 }, { "map", "elementwise", 4 }, { "rope", "elementwise", 4 }, { "pack", "packed weights", 7 }, { "embedding", "embeddings", 6 }, { "optimiser", "optimiser", 5 }, { "", "moved data", 3 },
+};
+
+static int kind_of(const char *template_name)
+{
+    int k = 0;
+    while (strncmp(template_name, kinds[k].start, strlen(kinds[k].start))) k++;
+    return k;
+}
+
+/* ---- memory ---- */
+
+static bool planned(const hd_buffer *b) { return b->area == HD_AREA_SCRATCH && b->last >= 0 && b->bytes > 0; }
+
+static double draw_plan(hd_text *out, const hd_program *p, double y, bool *seen)
+{
+    enum { HEIGHT = 190 };
+    hd_page_text(out, HD_PAGE_MARGIN, y + 18, "u", "%s", hd_page_clip(p->entry->name, 40));
+    if (p->scratch_bytes <= 0 || p->steps < 1) {
+        hd_page_text(out, LEFT + 120, y + 18, "m", "%d step%s, no scratch memory but %s a thread", p->steps, p->steps == 1 ? "" : "s", hd_page_bytes((double)p->local_bytes));
+        return y + 34;
+    }
+    const double over = (double)p->scratch_bytes / (double)(p->lower_bound_bytes > 0 ? p->lower_bound_bytes : 1) - 1;
+    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y + 18, "e m", "%s planned, %s; %d steps; %s a thread besides", hd_page_bytes((double)p->scratch_bytes),
+                 over <= 0 ? "exactly the lower bound" : hd_format("%s over the lower bound of %s", hd_page_share(over), hd_page_bytes((double)p->lower_bound_bytes)), p->steps, hd_page_bytes((double)p->local_bytes));
+    const double top = y + 34, bottom = top + HEIGHT, sx = (double)WIDTH / p->steps, sy = HEIGHT / (double)p->scratch_bytes;
+    hd_page_rect(out, LEFT, top, WIDTH, HEIGHT, "card");
+    int count = 0;
+    for (int i = 0; i < p->buffers; i++) count += planned(p->buffer[i]);
+    const int kind_count = (int)(sizeof kinds / sizeof *kinds);
+    int64_t *live = HD_NEW_ARRAY(int64_t, p->steps + 1);
+    for (int k = 0; k < kind_count; k++) {
+        hd_text path = { 0 };
+        for (int i = 0; i < p->buffers; i++) {
+            const hd_buffer *b = p->buffer[i];
+            if (!planned(b) || kind_of(p->step[b->first].kernel->template_name) != k) continue;
+            seen[k] = true;
+            const double x = LEFT + sx * b->first, w = sx * (b->last - b->first + 1), h = sy * (double)b->bytes, at = bottom - sy * (double)(b->offset + b->bytes);
+            if (count <= MOST_TIPS) hd_page_rect_about(out, x, at, w, h, hd_format("f%d gap", kinds[k].colour), "%s, %s: steps %d to %d, at %s", b->what ? b->what : kinds[k].name, hd_page_bytes((double)b->bytes), b->first, b->last, hd_page_bytes((double)b->offset));
+            else hd_text_add(&path, "M%.5g %.5gh%.4gv%.4gh%.4gz", x, at, w, h, -w);
+        }
+        if (path.length) hd_text_add(out, "<path class=\"f%d\" d=\"%s\"/>\n", kinds[k].colour, path.data);
+    }
+    /* a buffer that lies on another's bytes lives on for it: bytes alive are those of the places, over all who use them */
+    for (int i = 0; i < p->buffers; i++) {
+        const hd_buffer *b = p->buffer[i];
+        if (!planned(b) || b->same) continue;
+        int last = b->last;
+        for (int k = i + 1; k < p->buffers; k++) {
+            const hd_buffer *root = p->buffer[k];
+            while (root->same) root = root->same;
+            if (root == b && p->buffer[k]->last > last) last = p->buffer[k]->last;
+        }
+        live[b->first] += b->bytes, live[last + 1] -= b->bytes;
+    }
+    int64_t alive = 0;
+    hd_text_add(out, "<path class=\"live\" d=\"");
+    for (int s = 0; s < p->steps; s++) {
+        alive += live[s];
+        hd_text_add(out, "%s%.5g %.5gh%.4g", s ? "L" : "M", LEFT + sx * s, bottom - sy * (double)alive, sx);
+    }
+    hd_text_add(out, "\"/>\n");
+    const double bound = bottom - sy * (double)p->lower_bound_bytes;
+    hd_text_add(out, "<path class=\"bound\" d=\"M%d %.6gh%d\"/>\n", LEFT, bound, WIDTH);
+    hd_page_text(out, LEFT - 8, top + 10, "m z e", "%s", hd_page_bytes((double)p->scratch_bytes));
+    if (bound > top + 16) hd_page_text(out, LEFT - 8, bound + 4, "m z e", "%s", hd_page_bytes((double)p->lower_bound_bytes));
+    hd_page_text(out, LEFT - 8, bottom, "m z e", "0");
+    hd_page_text(out, LEFT, bottom + 16, "m z", "step 0");
+    hd_page_text(out, LEFT + WIDTH, bottom + 16, "m z e", "%d", p->steps - 1);
+    return bottom + 34;
+}
+
+double hd_memory_draw(hd_text *out, const hd_model *m)
+{
+    enum { KINDS = sizeof kinds / sizeof *kinds };
+    bool seen[KINDS] = { false };
+    hd_text charts = { 0 };
+    double y = 104;
+    for (int i = 0; i < m->programs; i++) y = draw_plan(&charts, m->program[i], y, seen);
+    hd_page_text(out, HD_PAGE_MARGIN, 24, "h", "Memory");
+    hd_page_text(out, HD_PAGE_MARGIN, 48, "m", "%s", hd_format("Weights %s%s. Scratch of each entry over its steps: a box is a tensor from its first to its last step, at its offset; kinds are those of the kernels that write them.", hd_page_bytes((double)m->weights_bytes),
+                 m->state_bytes ? hd_format(", gradients and moments %s", hd_page_bytes((double)m->state_bytes)) : ""));
+    double x = HD_PAGE_MARGIN;
+    for (int k = 0; k < KINDS; k++) {
+        bool before = false;
+        for (int b = 0; b < k; b++) before = before || (seen[b] && !strcmp(kinds[b].name, kinds[k].name));
+        if (!seen[k] || before) continue;
+        hd_page_rect(out, x, 69, 13, 13, hd_format("f%d", kinds[k].colour));
+        hd_page_text(out, x + 20, 80, "", "%s", kinds[k].name);
+        x += 36 + 7.0 * (double)strlen(kinds[k].name);
+    }
+    if (charts.length && x > HD_PAGE_MARGIN) {
+        hd_text_add(out, "<path class=\"live\" d=\"M%.6g 76h26\"/>", x + 4);
+        hd_page_text(out, x + 38, 80, "", "alive");
+        hd_text_add(out, "<path class=\"bound\" d=\"M%.6g 76h34\"/>", x + 86);
+        hd_page_text(out, x + 128, 80, "", "lower bound: the most alive at once");
+    }
+    hd_text_addn(out, charts.data ? charts.data : "", charts.length);
+    return y + 8;
+}
+
+/* ---- kernels ---- */
+
+typedef struct usage { const struct hd_kernel *kernel; int calls; double flops, bytes, seconds; } usage;
+
+/* What one core of the target can nominally do: a round figure for orientation, not a measurement (PROGRAM bench measures).
+ * flops: lanes times flops per lane and cycle times a sustained clock. */
+static double nominal_flops(const hd_target *t, const char **formula)
+{
+    const int per_lane = t->vl >= 8 ? 4 : 2;
+    const double clock = t->vl >= 16 ? 2.0e9 : 3.0e9;
+    *formula = hd_format("%d lanes \xc3\x97 %s \xc3\x97 %.1f GHz", t->vl, per_lane == 4 ? "2 fused multiply-adds" : "1 multiply and 1 add", clock / 1e9);
+    return t->vl * per_lane * clock;
+}
+static const double nominal_bandwidth = 12e9;
+
+static int by_seconds(const void *a, const void *b)
+{
+    const usage *x = a, *y = b;
+    if (x->seconds != y->seconds) return x->seconds < y->seconds ? 1 : -1;
+    return strcmp(x->kernel->name, y->kernel->name);
+}
+
+static int add_program(usage *list, int count, const hd_program *p, double peak)
+{
+    for (int s = 0; s < p->steps; s++) {
+        const hd_step *step = &p->step[s];
+        int k = 0;
+        while (k < count && list[k].kernel != step->kernel) k++;
+        if (k == count) list[count++] = (usage){ .kernel = step->kernel };
+        const double compute = step->flops / peak, memory = step->bytes / nominal_bandwidth;
+        list[k].calls++;
+        list[k].flops += step->flops, list[k].bytes += step->bytes, list[k].seconds += compute > memory ? compute : memory;
+    }
+    return count;
+}
+
+static void draw_bar(hd_text *out, double x, double y, double width, double share, const char *looks)
+{
+    hd_page_rect(out, x, y - 10, width, 11, "soft");
+    if (share > 1) share = 1;
+    if (share > 0) hd_page_rect(out, x, y - 10, width * share < 1 ? 1 : width * share, 11, looks);
+}
+
+static void draw_usage(hd_text *out, const usage *u, const usage *most, double total, double peak, const char *name, double y)
+{
+    enum { CALLS = 402, FLOPS = 418, BYTES = 626, TIME = 834, BAR = 112 };
+    hd_text_add(out, "<g><title>");
+    hd_page_escape(out, name);
+    hd_text_add(out, "</title>\n");
+    hd_page_text(out, HD_PAGE_MARGIN, y, "c", "%s", hd_page_clip(name, 46));
+    hd_page_text(out, CALLS, y, "e m", "%d\xc3\x97", u->calls);
+    draw_bar(out, FLOPS, y, BAR, u->flops / most->flops, "f0");
+    hd_page_text(out, FLOPS + BAR + 8, y, "z", "%s", u->flops > 0 ? hd_page_flops(u->flops) : "none");
+    draw_bar(out, BYTES, y, BAR, u->bytes / most->bytes, "f1");
+    hd_page_text(out, BYTES + BAR + 8, y, "z", "%s", hd_page_bytes(u->bytes));
+    draw_bar(out, TIME, y, BAR, u->seconds / most->seconds, u->flops / peak >= u->bytes / nominal_bandwidth ? "f0" : "f1");
+    hd_page_text(out, TIME + BAR + 8, y, "z", "%s", hd_page_time(u->seconds));
+    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e b", "%s", hd_page_share(total > 0 ? u->seconds / total : 0));
+    hd_text_add(out, "</g>\n");
+}
+
+double hd_kernels_draw(hd_text *out, const hd_model *m)
+{
+    enum { SHOWN = 24 };
+    const char *formula;
+    const double peak = nominal_flops(m->target, &formula);
+    const hd_program *training = NULL;
+    for (int i = 0; i < m->programs; i++) if (m->program[i]->entry->effects) training = m->program[i];
+    usage *list = HD_NEW_ARRAY(usage, m->kernels.count + 1);
+    int count = 0;
+    for (int i = 0; i < m->programs; i++)
+        if (!training || m->program[i] == training) count = add_program(list, count, m->program[i], peak);
+    if (!count) return 0;
+    qsort(list, (size_t)count, sizeof *list, by_seconds);
+    usage most = { .flops = 1, .bytes = 1, .seconds = 1e-12 }, rest = { 0 }, total = { 0 };
+    for (int k = 0; k < count; k++) {
+        if (list[k].flops > most.flops) most.flops = list[k].flops;
+        if (list[k].bytes > most.bytes) most.bytes = list[k].bytes;
+        if (list[k].seconds > most.seconds) most.seconds = list[k].seconds;
+        usage *into[] = { &total, k >= SHOWN ? &rest : NULL };
+        for (int w = 0; w < 2 && into[w]; w++) into[w]->calls += list[k].calls, into[w]->flops += list[k].flops, into[w]->bytes += list[k].bytes, into[w]->seconds += list[k].seconds;
+    }
+    hd_page_text(out, HD_PAGE_MARGIN, 24, "h", "Kernels");
+    hd_page_text(out, HD_PAGE_MARGIN, 48, "m", "%s: %s, %s moved, predicted %s on one thread. Time is the longer of arithmetic (blue) and memory (orange).",
+                 training ? hd_format("One %s", training->entry->name) : m->programs > 1 ? "One call of every entry" : hd_format("One %s", m->program[0]->entry->name), hd_page_flops(total.flops), hd_page_bytes(total.bytes), hd_page_time(total.seconds));
+    hd_page_text(out, HD_PAGE_MARGIN, 68, "m", "Nominal figures for target %s, not measurements: %.0f GFLOP/s (%s), %.0f GB/s. PROGRAM bench measures.", m->target->name, peak / 1e9, formula, nominal_bandwidth / 1e9);
+    hd_page_text(out, 402, 98, "m z e", "calls");
+    hd_page_text(out, 418, 98, "m z", "arithmetic");
+    hd_page_text(out, 626, 98, "m z", "memory");
+    hd_page_text(out, 834, 98, "m z", "predicted time");
+    double y = 104;
+    const size_t prefix = strlen(m->graph->name) + 1;
+    for (int k = 0; k < count && k < SHOWN; k++) {
+        const char *name = list[k].kernel->name;
+        draw_usage(out, &list[k], &most, total.seconds, peak, strlen(name) > prefix && !strncmp(name, m->graph->name, prefix - 1) ? name + prefix : name, y += 21);
+    }
+    if (rest.calls) draw_usage(out, &rest, &most, total.seconds, peak, hd_format("%d more kernels", count - SHOWN), y += 21);
+    return y + 28;
+}

@@ -1,0 +1,253 @@
+-- hd.pattern: which keys each query may read.
+--
+-- A pattern is a set of pairs (query i, key j). Operators: a & b (pairs in both), a | b (in either), a - b (in the first but not
+-- in the second). Lua binds - tighter than &, and & tighter than |, so write the parentheses.
+-- Questions: p:row(i [, keys]), p:kept_pairs(queries [, keys]), p:empty_rows(queries [, keys]), p:is_causal(queries [, keys]),
+-- p:keeps(i, j). Positions count from 0, as in the papers.
+--
+-- Functions that take `head` or `heads` differ from head to head: head = h gives the pattern of head h (from 0), heads = n the
+-- list of n patterns that hd.attention takes.
+local core, check = ...
+local fail, unknown, sorted_keys, kind_of, options, integer, choice =
+  check.fail, check.unknown, check.sorted_keys, check.kind_of, check.options, check.integer, check.choice
+
+local P = {}
+
+local function table_of(what, given, example)
+  if type(given) ~= "table" or core.is_pattern(given) then fail("%s takes a table such as %s, got %s", what, example, kind_of(given)) end
+end
+
+local function flag(what, value, default)
+  if value == nil then return default end
+  if type(value) ~= "boolean" then fail("%s must be true or false, got %s", what, kind_of(value)) end
+  return value
+end
+
+-- Whole numbers as disjoint ranges { first, end }, end not included. given: a number, a list of them, or { first = a, last = b }.
+local function ranges(what, given, least)
+  if math.type(given) == "integer" then given = { given } end
+  if type(given) ~= "table" then fail("%s must be a whole number, a list of them, or { first = a, last = b }, got %s", what, kind_of(given)) end
+  if given.first ~= nil or given.last ~= nil then
+    local o = options(what, given, { "first", "last" })
+    local first = integer(what .. ": first", o.first, least)
+    return { { first, integer(what .. ": last", o.last, first) + 1 } }
+  end
+  local sorted = {}
+  for key, value in pairs(given) do
+    if key ~= #sorted + 1 then fail("%s: a list has no element %s; valid: whole numbers in a row, or first and last", what, kind_of(key)) end
+    sorted[key] = integer(("%s: element %d"):format(what, key), value, least)
+  end
+  if #sorted == 0 then fail("%s: the list is empty", what) end
+  table.sort(sorted)
+  local out = {}
+  for _, value in ipairs(sorted) do
+    local range = out[#out]
+    if range and value <= range[2] then range[2] = math.max(range[2], value + 1)
+    else out[#out + 1] = { value, value + 1 } end
+  end
+  return out
+end
+
+local function union(list)
+  local all = list[1]
+  for i = 2, #list do all = all | list[i] end
+  return all
+end
+
+local function each_range(kind, list, ...)
+  local out = {}
+  for i, range in ipairs(list) do
+    local arguments = { ... }
+    arguments[#arguments + 1], arguments[#arguments + 2] = range[1], range[2]
+    out[i] = core.pattern(kind, table.unpack(arguments))
+  end
+  return union(out)
+end
+
+-- One pattern, or a list of one per head, from a function of the head.
+local function per_head(what, o, make)
+  if o.head ~= nil and o.heads ~= nil then fail("%s: give head (one head's pattern) or heads (a list of all), not both", what) end
+  if o.heads == nil then return make(integer(what .. ": head", o.head or 0, 0)) end
+  local list = {}
+  for head = 0, integer(what .. ": heads", o.heads) - 1 do list[head + 1] = make(head, o.heads) end
+  return list
+end
+
+---------------------------------------------------------------------------------------------------- primitives
+
+function P.full() return core.pattern("full") end                    -- every key
+function P.causal() return core.pattern("causal") end                -- keys up to the query's own position
+function P.stride(step)                                              -- keys whose distance is a multiple of step
+  return core.pattern("stride", integer("P.stride: the stride", step))
+end
+
+-- keys = w: w keys up to the query's own, which counts. left, right: so many before and after, the own key besides.
+-- dilation = d: every d-th key, so that the same number reaches d times as far.
+function P.window(given)
+  local example = "{ keys = w } (the query's own included) or { left = a, right = b }"
+  if type(given) ~= "table" then fail("P.window takes %s, got %s", example, kind_of(given)) end
+  local o = options("P.window", given, { "keys", "left", "right", "dilation" })
+  local dilation = integer("P.window: dilation", o.dilation or 1)
+  if o.keys ~= nil and (o.left or o.right) then fail("P.window: give keys, or left and right, not both") end
+  if o.keys == nil and o.left == nil and o.right == nil then fail("P.window takes %s; none is given", example) end
+  local left = o.keys and integer("P.window: keys", o.keys) - 1 or integer("P.window: left", o.left or 0, 0)
+  local right = o.keys and 0 or integer("P.window: right", o.right or 0, 0)
+  local window = core.pattern("window", left * dilation, right * dilation)
+  return dilation == 1 and window or window & core.pattern("stride", dilation)
+end
+
+function P.chunk(l)                                                  -- keys of the query's own chunk of l positions
+  return core.pattern("chunk", integer("P.chunk: the length", l), 0, 0)
+end
+function P.previous_chunk(l)                                         -- all keys of the chunk before
+  return core.pattern("chunk", integer("P.previous_chunk: the length", l), 1, -1)
+end
+-- All keys of the query's own chunk, of so many chunks before it and of so many after it.
+function P.chunk_window(given)
+  table_of("P.chunk_window", given, "{ chunk = 64, before = 1, after = 1 }")
+  local o = options("P.chunk_window", given, { "chunk", "before", "after" })
+  return core.pattern("chunk", integer("P.chunk_window: chunk", o.chunk), integer("P.chunk_window: before", o.before or 0, 0),
+                      integer("P.chunk_window: after", o.after or 0, 0))
+end
+
+-- Keys j with j mod period among the given: a number, a list, or { first = a, last = b }.
+function P.residues(period, given)
+  integer("P.residues: the period", period)
+  local list = ranges("P.residues: the residues", given, 0)
+  if list[#list][2] > period then fail("P.residues: residue %d does not exist for period %d; valid: 0 to %d", list[#list][2] - 1, period, period - 1) end
+  return each_range("residues", list, period)
+end
+
+-- Keys that every query reads, queries that read every key, tokens that are both. A number, a list, or { first = a, last = b }.
+function P.keys(given) return each_range("keys", ranges("P.keys", given, 0)) end
+function P.queries(given) return each_range("queries", ranges("P.queries", given, 0)) end
+function P.tokens(given)
+  local list = ranges("P.tokens", given, 0)
+  return each_range("keys", list) | each_range("queries", list)
+end
+function P.prefix(count) return core.pattern("keys", 0, integer("P.prefix: the number of keys", count)) end      -- the first keys
+
+-- The list of patterns of `heads` heads from a function of the head (from 0).
+function P.per_head(heads, make)
+  if type(make) ~= "function" then fail("P.per_head takes the number of heads and a function of the head, got %s", kind_of(make)) end
+  local list = {}
+  for head = 0, integer("P.per_head: the number of heads", heads) - 1 do
+    list[head + 1] = make(head)
+    if not core.is_pattern(list[head + 1]) then fail("P.per_head: the function must return a pattern; for head %d it returned %s", head, kind_of(list[head + 1])) end
+  end
+  return list
+end
+
+---------------------------------------------------------------------------------------------------- well-known combinations
+
+-- Child et al. 2019 (arXiv 1904.10509), strided, both parts in one head: the last l keys and every l-th before.
+function P.sparse_transformer_strided(given)
+  local what = "P.sparse_transformer_strided"
+  table_of(what, given, "{ l = 128 }")
+  local l = integer(what .. ": l (the stride)", options(what, given, { "l" }).l)
+  return P.causal() & (P.window { keys = l } | P.stride(l))
+end
+
+-- The same paper, fixed, both parts in one head: the own chunk of l keys and c keys, the summary, of every chunk before. Head h
+-- takes the chunk's last c keys, or the c before these, and so on: group h mod (l / c) from the end.
+function P.sparse_transformer_fixed(given)
+  local what = "P.sparse_transformer_fixed"
+  table_of(what, given, "{ l = 128, c = 32 }")
+  local o = options(what, given, { "l", "c", "head", "heads" })
+  local l, c = integer(what .. ": l (the stride)", o.l), integer(what .. ": c (the summary's keys)", o.c)
+  if c > l then fail("%s: c = %d is more than l = %d", what, c, l) end
+  if (o.head or o.heads) and l % c ~= 0 then
+    fail("%s: c = %d does not divide l = %d into groups for heads to take turns at; leave out head and heads, or choose a divisor", what, c, l)
+  end
+  return per_head(what, o, function(head)
+    local last = l - head % (l // c) * c
+    return P.causal() & (P.chunk(l) | P.residues(l, { first = last - c, last = last - 1 }))
+  end)
+end
+
+-- Beltagy et al. 2020 (arXiv 2004.05150): `window` keys on each side, `dilation` apart, and tokens that read and are read by all.
+function P.longformer(given)
+  local what = "P.longformer"
+  table_of(what, given, "{ window = 256, tokens = { 0 } }")
+  local o = options(what, given, { "window", "tokens", "dilation", "causal" })
+  local w = integer(what .. ": window (keys on each side)", o.window)
+  local p = P.window { left = w, right = w, dilation = o.dilation }
+  if o.tokens ~= nil then p = p | P.tokens(o.tokens) end
+  return flag(what .. ": causal", o.causal, false) and P.causal() & p or p
+end
+
+-- Xiao et al. 2023 (arXiv 2309.17453): the last `keys` keys and the first `sinks`.
+function P.sliding_window_with_sinks(given)
+  local what = "P.sliding_window_with_sinks"
+  table_of(what, given, "{ keys = 1024, sinks = 4 }")
+  local o = options(what, given, { "keys", "sinks" })
+  return P.causal() & (P.window { keys = integer(what .. ": keys", o.keys) } | P.prefix(integer(what .. ": sinks", o.sinks)))
+end
+
+-- LongNet (Ding et al. 2023, arXiv 2307.02486): segments of so many positions, of which every dilation-th reads every
+-- dilation-th. segment, dilation: numbers, or lists of the same length, whose pairs are then joined (a key of two branches
+-- counts once). Head h starts at position h mod dilation of a segment, or with offsets = "grouped" at floor(h * dilation / heads).
+function P.dilated(given)
+  local what = "P.dilated"
+  table_of(what, given, "{ segment = 2048, dilation = 4 }")
+  local o = options(what, given, { "segment", "dilation", "head", "heads", "offsets", "causal" })
+  local segments = type(o.segment) == "table" and o.segment or { o.segment }
+  local dilations = type(o.dilation) == "table" and o.dilation or { o.dilation }
+  if #segments ~= #dilations or #segments == 0 then fail("%s: segment and dilation must be numbers or lists of the same length; they have %d and %d", what, #segments, #dilations) end
+  local grouped = choice(what .. ": offsets", o.offsets, "cyclic", { "cyclic", "grouped" }) == "grouped"
+  if grouped and o.heads == nil then fail("%s: offsets = \"grouped\" needs heads", what) end
+  for i, w in ipairs(segments) do
+    integer(what .. ": segment", w)
+    integer(what .. ": dilation", dilations[i])
+    if w % dilations[i] ~= 0 then fail("%s: dilation %d does not divide the segment of %d", what, dilations[i], w) end
+  end
+  return per_head(what, o, function(head, heads)
+    local branches = {}
+    for i, w in ipairs(segments) do
+      local r = dilations[i]
+      local branch = P.chunk(w)
+      if r > 1 then branch = branch & P.stride(r) & P.residues(r, grouped and head * r // heads or head % r) end
+      branches[i] = branch
+    end
+    return flag(what .. ": causal", o.causal, true) and P.causal() & union(branches) or union(branches)
+  end)
+end
+
+-- Phi-3-small: blocks of `block` positions; a query reads its own block, the `local_blocks - 1` before it, and blocks b with
+-- (b + head + 1) mod vertical_stride = 0.
+function P.phi3_small(given)
+  local what = "P.phi3_small"
+  if given ~= nil then table_of(what, given, "{ block = 64, local_blocks = 16, vertical_stride = 8, heads = 32 }") end
+  local o = options(what, given, { "block", "local_blocks", "vertical_stride", "head", "heads" })
+  local block, near, every = integer(what .. ": block", o.block or 64), integer(what .. ": local_blocks", o.local_blocks or 16), integer(what .. ": vertical_stride", o.vertical_stride or 8)
+  return per_head(what, o, function(head)
+    local first = (-(head + 1)) % every * block
+    return P.causal() & (P.chunk_window { chunk = block, before = near - 1 } | P.residues(every * block, { first = first, last = first + block - 1 }))
+  end)
+end
+
+-- Llama 4's local layers: keys of the own chunk, up to the own position.
+function P.llama4_chunked(given)
+  table_of("P.llama4_chunked", given, "{ chunk = 8192 }")
+  return P.causal() & P.chunk(integer("P.llama4_chunked: chunk", options("P.llama4_chunked", given, { "chunk" }).chunk))
+end
+
+-- Jukebox (Dhariwal et al. 2020, arXiv 2005.00341): the context in blocks of `block` positions. factor 0: all before; 1: the own
+-- block so far; 2: the same place in earlier blocks; 3: the whole block before; 4: the last position of earlier blocks;
+-- 5: their last `spread` positions. The zero keys that factors 3 to 5 add for the first blocks are no pairs: those rows are empty.
+function P.jukebox(given)
+  local what = "P.jukebox"
+  table_of(what, given, "{ block = 64, factor = 2 }")
+  local o = options(what, given, { "block", "factor", "spread" })
+  local m, factor = integer(what .. ": block", o.block), integer(what .. ": factor", o.factor, 0)
+  local last = factor == 5 and integer(what .. ": spread", o.spread) or 1
+  if last > m then fail("%s: spread %d is more than the block of %d", what, last, m) end
+  if factor == 0 then return P.causal() end
+  if factor == 1 then return P.causal() & P.chunk(m) end
+  if factor == 2 then return P.causal() & P.stride(m) end
+  if factor == 3 then return P.previous_chunk(m) end
+  if factor == 4 or factor == 5 then return (P.causal() & P.residues(m, { first = m - last, last = m - 1 })) - P.chunk(m) end
+  fail("%s: factor must be 0 to 5, got %d", what, factor)
+end
+
+return setmetatable(P, { __index = function(_, name) unknown("hd.pattern", name, sorted_keys(P)) end })
