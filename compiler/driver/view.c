@@ -46,7 +46,7 @@ static int gather_uses(const hd_graph *g, hd_use *use)
 static part draw_head(const hd_model *m)
 {
     const hd_graph *g = m->graph;
-    part p = { .height = 118 };
+    part p = { .height = 110 };
     int64_t parameters = 0;
     for (int i = 0; i < g->nodes; i++)
         if (g->node[i]->op == HD_OP_param && g->node[i]->attr.param.role == HD_WEIGHT) parameters += hd_elements(&g->node[i]->shape);
@@ -54,16 +54,16 @@ static part draw_head(const hd_model *m)
     hd_page_text(&p.text, HD_PAGE_WIDTH - HD_PAGE_MARGIN, 44, "e b", "%s", parameters ? hd_format("%s parameters", hd_page_count(parameters)) : "no parameters");
     hd_page_text(&p.text, HD_PAGE_WIDTH - HD_PAGE_MARGIN, 64, "e m", "%s, target %s, heddle %s", hd_page_clip(g->spec ? g->spec : "", 70), m->target->name, m->version);
     hd_text config = { 0 };
-    for (int i = 0; i < g->configs; i++) hd_text_add(&config, "%s%s = %s", i ? "   " : "", g->config[i].key, g->config[i].value);
-    if (config.length) hd_page_text(&p.text, HD_PAGE_MARGIN, 92, "m c", "%s", hd_page_clip(config.data, 142));
+    for (int i = 0; i < g->configs; i++) hd_text_add(&config, "%s%s=%s", i ? "  " : "", g->config[i].key, g->config[i].value);
+    if (config.length) p.height = hd_page_lines(&p.text, HD_PAGE_MARGIN, 94, "m c", 136, hd_page_clip(config.data, 136 * 4)) + 14;
     return p;
 }
 
 static part draw_masks(const hd_use *use, int uses, int64_t query, hd_text *data)
 {
-    part p = { .height = 66 };
+    part p = { .height = 84 };
     hd_page_text(&p.text, HD_PAGE_MARGIN, 24, "h", uses == 1 ? "Pattern" : "%d patterns", uses);
-    hd_page_text(&p.text, HD_PAGE_MARGIN, 48, "m", "Which keys (across) each query (down) reads. Colours are the families of tiles that heddle cuts the pattern into: loops with constant bounds, every kept pair in exactly one.");
+    hd_page_lines(&p.text, HD_PAGE_MARGIN, 48, "m", 128, "Which keys (across) each query (down) reads. Colours are the families of tiles that heddle cuts the pattern into: loops with constant bounds, every kept pair in exactly one.");
     int shown = 0;
     for (; shown < uses && shown < MOST_MASKS && p.text.length < MOST_MASK_BYTES; shown++) {
         hd_text one = { 0 };

@@ -15,6 +15,8 @@ enum { HD_PAGE_WIDTH = 1120, HD_PAGE_MARGIN = 40, HD_PAGE_COLOURS = 8 };
 void hd_page_escape(hd_text *, const char *bytes);
 /* A line of text whose baseline starts at (x, y). `looks` are classes of the style below. The formatted text is escaped. */
 void hd_page_text(hd_text *, double x, double y, const char *looks, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Lines of at most `characters`, cut at spaces, 18 apart, the first with its baseline at y. Returns the next line's y. */
+double hd_page_lines(hd_text *, double x, double y, const char *looks, int characters, const char *text);
 /* At most `characters` of text, the rest as an ellipsis. */
 const char *hd_page_clip(const char *text, int characters);
 void hd_page_rect(hd_text *, double x, double y, double width, double height, const char *looks);

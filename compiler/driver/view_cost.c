@@ -86,25 +86,25 @@ double hd_memory_draw(hd_text *out, const hd_model *m)
     enum { KINDS = sizeof kinds / sizeof *kinds };
     bool seen[KINDS] = { false };
     hd_text charts = { 0 };
-    double y = 104;
+    double y = 122;
     for (int i = 0; i < m->programs; i++) y = draw_plan(&charts, m->program[i], y, seen);
     hd_page_text(out, HD_PAGE_MARGIN, 24, "h", "Memory");
-    hd_page_text(out, HD_PAGE_MARGIN, 48, "m", "%s", hd_format("Weights %s%s. Scratch of each entry over its steps: a box is a tensor from its first to its last step, at its offset; kinds are those of the kernels that write them.", hd_page_bytes((double)m->weights_bytes),
+    hd_page_lines(out, HD_PAGE_MARGIN, 48, "m", 128, hd_format("Weights %s%s. Scratch of each entry over its steps: a box is a tensor from its first to its last step, at its offset. The line is what is alive at once; its highest point is the lower bound of any plan.", hd_page_bytes((double)m->weights_bytes),
                  m->state_bytes ? hd_format(", gradients and moments %s", hd_page_bytes((double)m->state_bytes)) : ""));
     double x = HD_PAGE_MARGIN;
     for (int k = 0; k < KINDS; k++) {
         bool before = false;
         for (int b = 0; b < k; b++) before = before || (seen[b] && !strcmp(kinds[b].name, kinds[k].name));
         if (!seen[k] || before) continue;
-        hd_page_rect(out, x, 69, 13, 13, hd_format("f%d", kinds[k].colour));
-        hd_page_text(out, x + 20, 80, "", "%s", kinds[k].name);
+        hd_page_rect(out, x, 87, 13, 13, hd_format("f%d", kinds[k].colour));
+        hd_page_text(out, x + 20, 98, "", "%s", kinds[k].name);
         x += 36 + 7.0 * (double)strlen(kinds[k].name);
     }
     if (charts.length && x > HD_PAGE_MARGIN) {
-        hd_text_add(out, "<path class=\"live\" d=\"M%.6g 76h26\"/>", x + 4);
-        hd_page_text(out, x + 38, 80, "", "alive");
-        hd_text_add(out, "<path class=\"bound\" d=\"M%.6g 76h34\"/>", x + 86);
-        hd_page_text(out, x + 128, 80, "", "lower bound: the most alive at once");
+        hd_text_add(out, "<path class=\"live\" d=\"M%.6g 94h26\"/>", x + 4);
+        hd_page_text(out, x + 38, 98, "", "alive");
+        hd_text_add(out, "<path class=\"bound\" d=\"M%.6g 94h34\"/>", x + 86);
+        hd_page_text(out, x + 128, 98, "", "lower bound");
     }
     hd_text_addn(out, charts.data ? charts.data : "", charts.length);
     return y + 8;

@@ -210,7 +210,7 @@ static void draw_box(hd_text *out, const item *it, const stretch *s, double x, d
     hd_page_escape(out, hd_format("%s: %s%s", it->name ? it->name : name, does, it->node->where.file ? hd_format("  (%s:%d)", it->node->where.file, it->node->where.line) : ""));
     hd_text_add(out, "</title>\n<rect x=\"%.6g\" y=\"%.6g\" width=\"%d\" height=\"%d\" rx=\"5\" class=\"soft\"/><rect x=\"%.6g\" y=\"%.6g\" width=\"4\" height=\"%d\" class=\"f%d\"/>\n", x, y, BOX, BOX_HEIGHT, x, y, BOX_HEIGHT, colour_of(it->op));
     hd_page_text(out, x + 13, y + 15, "b", "%s%s", hd_page_clip(name, 30), it->times > 1 ? hd_format(" \xc3\x97 %d", it->times) : "");
-    hd_page_text(out, x + 13, y + 30, "m z", "%s", hd_page_clip(does, 41));
+    hd_page_text(out, x + 13, y + 30, "m z", "%s", hd_page_clip(does, 36));
     hd_text_add(out, "</g>\n");
 }
 

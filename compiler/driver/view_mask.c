@@ -22,6 +22,7 @@ typedef struct mask {
     int64_t rows, columns;               /* of the picture, in pixels of its own */
     double width, height;                /* on the page */
     bool cells;
+    double *profile;                     /* [rows] keys a query of each row of the picture keeps, on average */
 } mask;
 
 static double strength(int level) { return 1 - 0.072 * level; }
@@ -79,6 +80,7 @@ static int64_t fill_cells(const mask *m, unsigned char *pixel, int *weakest)
             pixel[c] = (unsigned char)(1 + best * STRENGTHS + level);
             if (level > *weakest) *weakest = level;
             kept += sum;
+            m->profile[y] += (double)sum / (double)height;
         }
     return kept;
 }
@@ -246,6 +248,28 @@ static double draw_window(hd_text *out, const mask *m, double y)
     return y + (double)rows + 12;
 }
 
+/* How many keys each query keeps, first query left. */
+static double draw_profile(hd_text *out, const mask *m, double y)
+{
+    enum { HEIGHT = 64 };
+    double most = 0;
+    for (int64_t r = 0; r < m->rows; r++) if (m->profile[r] > most) most = m->profile[r];
+    if (most <= 0 || m->rows < 2) return y;
+    hd_page_text(out, RIGHT, y, "b", "Keys a query keeps");
+    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e m z", "at most %s", hd_page_count((int64_t)(most + 0.5)));
+    y += 8;
+    const double w = (double)RIGHT_WIDTH / (double)m->rows, bottom = y + HEIGHT;
+    hd_text_add(out, "<path class=\"f7\" d=\"M%d %.6g", RIGHT, bottom);
+    for (int64_t r = 0, end; r < m->rows; r = end) {
+        for (end = r + 1; end < m->rows && m->profile[end] == m->profile[r]; end++) { }
+        hd_text_add(out, "V%.5gH%.5g", bottom - HEIGHT * m->profile[r] / most, RIGHT + w * (double)end);
+    }
+    hd_text_add(out, "V%.6gz\"/>\n", bottom);
+    hd_page_text(out, RIGHT, bottom + 15, "m z", "query 0");
+    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, bottom + 15, "m z e", "%s", hd_page_count(m->cover->queries - 1));
+    return bottom + 42;
+}
+
 /* ---- all of it ---- */
 
 static void draw_axes(hd_text *out, const mask *m)
@@ -279,15 +303,17 @@ double hd_mask_draw(hd_text *out, const hd_use *use, int number, int64_t query, 
     for (;;) {
         unsigned char *pixel = hd_alloc((size_t)(m.rows * m.columns));
         picture = (hd_text){ 0 };
+        m.profile = HD_NEW_ARRAY(double, m.rows);
         if (m.cells) {
             kept = fill_cells(&m, pixel, &weakest);
             draw_values(&picture, pixel, m.rows, m.columns, cell_looks);
         } else {
             hd_cover_pixels(m.cover, 0, m.rows, 0, m.columns, pixel);
-            for (int64_t p = 0; p < m.rows * m.columns; p++) kept += pixel[p] != 0;
+            for (int64_t p = 0; p < m.rows * m.columns; p++) kept += pixel[p] != 0, m.profile[p / m.columns] += pixel[p] != 0;
             draw_values(&picture, pixel, m.rows, m.columns, family_looks);
             if (picture.length > MOST_RUNS_BYTES) {
                 choose_size(&m, true);
+                kept = 0;
                 continue;
             }
         }
@@ -312,6 +338,7 @@ double hd_mask_draw(hd_text *out, const hd_use *use, int number, int64_t query, 
     }
     double right = draw_facts(out, &m, TOP);
     right = draw_families(out, &m, right);
+    right = draw_profile(out, &m, right);
     if (m.cells) right = draw_scale(out, &m, weakest, right);
     if (m.cells) right = draw_window(out, &m, right);
     return (left > right ? left : right) + 16;

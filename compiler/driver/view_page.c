@@ -91,6 +91,23 @@ const char *hd_page_clip(const char *text, int characters)
     return text;
 }
 
+double hd_page_lines(hd_text *out, double x, double y, const char *looks, int characters, const char *text)
+{
+    while (*text) {
+        int seen = 0;
+        const char *end = text, *space = NULL;
+        for (; *end && seen <= characters; end++) {
+            if (*end == ' ') space = end;
+            seen += ((unsigned char)*end & 0xc0) != 0x80;
+        }
+        if (*end && space) end = space;
+        hd_page_text(out, x, y, looks, "%.*s", (int)(end - text), text);
+        text = *end == ' ' ? end + 1 : end;
+        y += 18;
+    }
+    return y;
+}
+
 void hd_page_rect(hd_text *out, double x, double y, double width, double height, const char *looks)
 {
     hd_text_add(out, "<rect x=\"%.6g\" y=\"%.6g\" width=\"%.6g\" height=\"%.6g\" class=\"%s\"/>\n", x, y, width, height, looks);

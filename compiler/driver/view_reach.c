@@ -255,7 +255,7 @@ static double draw_exact(hd_text *out, const reach *r, result *x, int hops, doub
             unsigned char *p = &first[i * n + j];
             *p = (unsigned char)(*p ? *p + 1 : !r->causal || j <= i);
         }
-    const double side = (double)(n * (n < 360 ? 360 / n : 1));
+    const double side = (double)(n * (512 / n));
     draw_picture(out, first, n, n, top, side, side);
     return side;
 }

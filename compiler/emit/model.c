@@ -48,9 +48,8 @@ static const char *header_line(const hd_model *m, const char *what)
 
 static void constant(hd_text *out, const char *name, int64_t value, const char *comment)
 {
-    if (value <= INT_MAX) hd_text_add(out, "enum { %s = %lld };", name, (long long)value);
-    else hd_text_add(out, "#define %s ((size_t)%lldu)", name, (long long)value);
-    hd_text_add(out, "%*s/* %s */\n", (int)(50 - (int)strlen(name) > 1 ? 50 - (int)strlen(name) : 1), "", comment);
+    const char *text = value <= INT_MAX ? hd_format("enum { %s = %lld };", name, (long long)value) : hd_format("#define %s ((size_t)%lldu)", name, (long long)value);
+    hd_text_add(out, "%-64s /* %s */\n", text, comment);
 }
 
 static const char *dims(const hd_shape *s)
@@ -125,7 +124,9 @@ static void emit_header(hd_model *m)
         hd_text_add(&out, "/* %s\n", hd_comment(e->name));
         for (int k = 0; k < e->inputs; k++) hd_text_add(&out, " *   %-14s in   %s %s\n", c_name(e->input[k]->name), e->input[k]->dtype == HD_I32 ? "int32" : "float", dims(&e->input[k]->shape));
         for (int k = 0; k < e->outputs; k++) hd_text_add(&out, " *   %-14s out  %s %s\n", c_name(e->output[k].name), e->output[k].node->dtype == HD_I32 ? "int32" : "float", dims(&e->output[k].node->shape));
-        if (trains(e)) hd_text_add(&out, " *   changes weights and state\n");
+        if (trains(e))
+            hd_text_add(&out, " *   Changes weights and state. hyper: learning rate, beta1, beta2, epsilon, decay, clip (0: off), 1 - beta1^t, 1 - beta2^t, the factor of the\n"
+                              " *   gradients (1 / calls per step), accumulate (0 in the first call of a step, then 1), update (1 in the last call of a step, else 0), zeros.\n");
         if (e->causal) hd_text_add(&out, " *   sequences, used: the leading sequences, and positions of each, that matter; 0: all. Outputs beyond them are not to be read.\n");
         hd_text_add(&out, " */\n");
         prototype(&out, m, e);

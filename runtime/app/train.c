@@ -55,7 +55,10 @@ static void log_event(const view *v, const hd_trainer *t, const char *event)
 {
     if (!v->log) return;
     json_t *line = json_pack("{s:s, s:I, s:I, s:I}", "event", event, "step", (json_int_t)t->at.step, "steps", (json_int_t)t->at.steps, "seed", (json_int_t)t->seed);
-    for (int i = 0; i < HD_SETTINGS; i++) json_object_set_new(line, hd_settings[i].name, hd_json_real(hd_setting_value(&t->settings, &hd_settings[i])));
+    for (int i = 0; i < HD_SETTINGS; i++) {
+        double value = hd_setting_value(&t->settings, &hd_settings[i]);
+        json_object_set_new(line, hd_settings[i].name, hd_settings[i].whole ? json_integer((json_int_t)value) : hd_json_real(value));
+    }
     json_object_set_new(line, "held_out", json_real(t->held_out));
     json_object_set_new(line, "weights_are", json_string(hd_trainer_averaging(t) ? "averaged" : "raw"));
     hd_json_print(v->log, line);
