@@ -12,32 +12,43 @@ typedef struct part { hd_text text; double height; } part;
 
 /* ---- what the model uses ---- */
 
+static int use_of(hd_use *use, int *uses, const hd_node *n, const hd_pattern *p, bool *made)
+{
+    const hd_shape *q = &n->input[0]->shape, *k = &n->input[1]->shape;
+    const int64_t queries = q->size[q->rank - 2], keys = k->size[k->rank - 2];
+    for (int u = 0; u < *uses; u++)
+        if (use[u].cover->queries == queries && use[u].cover->keys == keys && hd_pattern_equal(use[u].pattern, p)) return u;
+    if (*uses == MOST_USES) return -1;
+    use[*uses] = (hd_use){ .pattern = p, .cover = hd_cover_make(p, queries, keys), .where = n->where };
+    *made = true;
+    return (*uses)++;
+}
+
+/* Counted are the operations of the entry that is drawn; other entries (gradients alone, say) may add patterns of their own. */
 static int gather_uses(const hd_graph *g, hd_use *use)
 {
     int uses = 0;
-    for (int i = 0; i < g->nodes; i++) {
-        const hd_node *n = g->node[i];
-        if (n->clone || (n->op != HD_OP_attention && n->op != HD_OP_attention_dx)) continue;
-        const hd_shape *q = &n->input[0]->shape, *k = &n->input[1]->shape;
-        const int64_t queries = q->size[q->rank - 2], keys = k->size[k->rank - 2];
-        const int patterns = n->attr.attention.patterns;
-        for (int h = 0, before = -1; h < patterns; h++) {
-            const hd_pattern *p = n->attr.attention.pattern[h];
-            int u = 0;
-            while (u < uses && !(use[u].cover->queries == queries && use[u].cover->keys == keys && hd_pattern_equal(use[u].pattern, p))) u++;
-            if (u == MOST_USES) continue;
-            if (u == uses) {
-                use[uses++] = (hd_use){ .pattern = p, .cover = hd_cover_make(p, queries, keys), .where = n->where };
+    bool *live;
+    hd_diagram_entry(g, &live);
+    for (int rest = 0; rest < 2; rest++)
+        for (int i = 0; i < g->nodes; i++) {
+            const hd_node *n = g->node[i];
+            if (live[i] == rest || (n->op != HD_OP_attention && n->op != HD_OP_attention_dx)) continue;
+            const int patterns = n->attr.attention.patterns;
+            struct { int use; bool made; } *head = hd_alloc(sizeof *head * (size_t)patterns);
+            for (int h = 0; h < patterns; h++) {
+                bool again = false;
+                const int u = head[h].use = use_of(use, &uses, n, n->attr.attention.pattern[h], &head[h].made);
+                for (int b = 0; b < h && !again; b++)
+                    if (head[b].use == u) again = true, head[h].made = head[b].made;
+                if (u < 0 || (rest && !head[h].made)) continue;
+                use[u].heads += patterns == 1 ? n->attr.attention.heads : 1;
+                if (again) continue;
+                use[u].nodes++;
+                if (n->name && !use[u].first) use[u].first = n->name;
+                if (n->name) use[u].last = n->name;
             }
-            if (n->op != HD_OP_attention) continue;      /* a gradient repeats its forward pass; alone (an op's own entry) it still shows its pattern */
-            use[u].heads += patterns == 1 ? n->attr.attention.heads : 1;
-            if (u == before) continue;
-            use[u].nodes++;
-            if (n->name && !use[u].first) use[u].first = n->name;
-            if (n->name) use[u].last = n->name;
-            before = u;
         }
-    }
     return uses;
 }
 
@@ -82,22 +93,29 @@ static part draw_masks(const hd_use *use, int uses, int64_t query, hd_text *data
 /* Keys of the row under the pointer (or of the arrow keys), from the rows the page embeds. */
 static const char script[] =
     "P.forEach(function(p,m){\n"
-    "  var g=document.getElementById('m'+m),mark=document.getElementById('m'+m+'q'),keys=document.getElementById('m'+m+'k'),strip=document.getElementById('m'+m+'s'),text=document.getElementById('m'+m+'t');\n"
+    "  var g=document.getElementById('m'+m),mark=document.getElementById('m'+m+'q'),text=document.getElementById('m'+m+'t');\n"
     "  if(!g||!mark)return;\n"
-    "  var box=g.querySelector('rect'),at=Math.floor(p.r*3/4),scale=p.c/p.k,least=p.c/p.w;\n"
+    "  var box=g.querySelector('rect'),at=Math.floor(p.r*3/4),scale=p.c/p.k;\n"
     "  function num(x){return x.toLocaleString('en-US')}\n"
+    "  function paths(row,least){\n"
+    "    var d=['M0 0','M0 0'];\n"
+    "    for(var n=2;n+2<row.length;n+=3){\n"
+    "      var s=row[n],e=row[n+1],c=row[n+2],solid=e*scale<=least;\n"
+    "      for(var i=0;i<(solid?1:c);i++){var w=Math.max(least,(solid?e*(c-1)+1:1)*scale);d[solid&&e>1?1:0]+='M'+((s+i*e)*scale).toFixed(3)+' 0h'+w.toFixed(3)+'v1h'+(-w).toFixed(3)+'z'}\n"
+    "    }\n"
+    "    return d;\n"
+    "  }\n"
+    "  function put(id,d){document.getElementById('m'+m+id).setAttribute('d',d[0]);document.getElementById('m'+m+id+'f').setAttribute('d',d[1])}\n"
     "  function show(r){\n"
     "    at=Math.max(0,Math.min(p.r-1,r));\n"
-    "    var row=p.row[at],d='M0 0',t='query '+num(row[0])+' keeps '+num(row[1])+' key'+(row[1]==1?'':'s'),list='',listed=0;\n"
-    "    for(var n=2;n+2<row.length;n+=3){\n"
-    "      var s=row[n],e=row[n+1],c=row[n+2],l=s+e*(c-1),solid=e*scale<=least;\n"
-    "      listed+=c;\n"
-    "      for(var i=0;i<(solid?1:c);i++){var w=Math.max(least,solid?(l-s+1)*scale:scale);d+='M'+((s+i*e)*scale).toFixed(3)+' 0h'+w.toFixed(3)+'v1h'+(-w).toFixed(3)+'z'}\n"
-    "      if(list.length<60)list+=(list?', ':'')+s+(c==2?', '+l:c>2&&e==1?'\\u2013'+l:c>2?', '+(s+e)+', \\u2026 '+l:'');\n"
-    "      else if(list.slice(-1)!='\\u2026')list+=', \\u2026';\n"
+    "    var row=p.row[at],list='';\n"
+    "    for(var n=2;n+2<row.length&&list.length<60;n+=3){\n"
+    "      var s=row[n],e=row[n+1],c=row[n+2],l=s+e*(c-1);\n"
+    "      list+=(list?', ':'')+s+(c==2?', '+l:c>2&&e==1?'\\u2013'+l:c>2?', '+(s+e)+', \\u2026 '+l:'');\n"
     "    }\n"
-    "    text.textContent=t+(list?': '+list:row[1]?' (more runs than this page lists)':'');\n"
-    "    keys.setAttribute('d',d);strip.setAttribute('d',d);\n"
+    "    if(n+2<row.length)list+=', \\u2026';\n"
+    "    text.textContent='query '+num(row[0])+' keeps '+num(row[1])+' key'+(row[1]==1?'':'s')+(list?': '+list:row[1]?' (more than this page lists)':'');\n"
+    "    put('k',paths(row,3*p.c/p.w));put('s',paths(row,p.c/p.w));\n"
     "    var y=p.t+(at+.5)*p.h/p.r;mark.setAttribute('transform',mark.getAttribute('transform').replace(/ [^ )]*\\)/,' '+y+')'));\n"
     "  }\n"
     "  function move(e){var b=box.getBoundingClientRect();show(Math.floor((e.clientY-b.top)/b.height*p.r))}\n"

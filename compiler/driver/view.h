@@ -52,6 +52,11 @@ void hd_cover_pixels(const hd_cover *, int64_t q0, int64_t queries, int64_t k0, 
  * counts[family mod planes][row][column], added to. */
 void hd_cover_density(const hd_cover *, int planes, int rows, int columns, int64_t *counts);
 
+/* ---- view_graph.c: which nodes the page is about ---- */
+
+/* The entry that is drawn: "forward", or the first one. live[node id]: the entry's outputs need the node. */
+const hd_entry *hd_diagram_entry(const hd_graph *, bool **live);
+
 /* ---- the parts ---- */
 
 /* One attention pattern with all who use it. */

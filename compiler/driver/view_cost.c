@@ -39,7 +39,7 @@ static double draw_plan(hd_text *out, const hd_program *p, double y, bool *seen)
     int count = 0;
     for (int i = 0; i < p->buffers; i++) count += planned(p->buffer[i]);
     const int kind_count = (int)(sizeof kinds / sizeof *kinds);
-    int64_t *live = HD_NEW_ARRAY(int64_t, p->steps + 1);
+    int64_t *live = HD_NEW_ARRAY(int64_t, p->steps + 2);
     for (int k = 0; k < kind_count; k++) {
         hd_text path = { 0 };
         for (int i = 0; i < p->buffers; i++) {
@@ -47,25 +47,19 @@ static double draw_plan(hd_text *out, const hd_program *p, double y, bool *seen)
             if (!planned(b) || kind_of(p->step[b->first].kernel->template_name) != k) continue;
             seen[k] = true;
             const double x = LEFT + sx * b->first, w = sx * (b->last - b->first + 1), h = sy * (double)b->bytes, at = bottom - sy * (double)(b->offset + b->bytes);
-            if (count <= MOST_TIPS) hd_page_rect_about(out, x, at, w, h, hd_format("f%d gap", kinds[k].colour), "%s, %s: steps %d to %d, at %s", b->what ? b->what : kinds[k].name, hd_page_bytes((double)b->bytes), b->first, b->last, hd_page_bytes((double)b->offset));
+            if (count <= MOST_TIPS) hd_page_rect_about(out, x, at, w, h, hd_format(w > 3 && h > 3 ? "f%d gap" : "f%d", kinds[k].colour), "%s, %s: steps %d to %d, at %s", b->what ? b->what : kinds[k].name, hd_page_bytes((double)b->bytes), b->first, b->last, hd_page_bytes((double)b->offset));
             else hd_text_add(&path, "M%.5g %.5gh%.4gv%.4gh%.4gz", x, at, w, h, -w);
         }
         if (path.length) hd_text_add(out, "<path class=\"f%d\" d=\"%s\"/>\n", kinds[k].colour, path.data);
     }
-    /* a buffer that lies on another's bytes lives on for it: bytes alive are those of the places, over all who use them */
+    /* a buffer that lies on another was born at the step where that one died: it counts from the step after */
     for (int i = 0; i < p->buffers; i++) {
         const hd_buffer *b = p->buffer[i];
-        if (!planned(b) || b->same) continue;
-        int last = b->last;
-        for (int k = i + 1; k < p->buffers; k++) {
-            const hd_buffer *root = p->buffer[k];
-            while (root->same) root = root->same;
-            if (root == b && p->buffer[k]->last > last) last = p->buffer[k]->last;
-        }
-        live[b->first] += b->bytes, live[last + 1] -= b->bytes;
+        if (!planned(b)) continue;
+        live[b->first + (b->same != NULL)] += b->bytes, live[b->last + 1] -= b->bytes;
     }
     int64_t alive = 0;
-    hd_text_add(out, "<path class=\"live\" d=\"");
+    hd_text_add(out, "<path class=\"live\"%s d=\"", p->steps > 300 ? " style=\"stroke-width:.7\"" : "");
     for (int s = 0; s < p->steps; s++) {
         alive += live[s];
         hd_text_add(out, "%s%.5g %.5gh%.4g", s ? "L" : "M", LEFT + sx * s, bottom - sy * (double)alive, sx);
@@ -98,7 +92,7 @@ double hd_memory_draw(hd_text *out, const hd_model *m)
         if (!seen[k] || before) continue;
         hd_page_rect(out, x, 87, 13, 13, hd_format("f%d", kinds[k].colour));
         hd_page_text(out, x + 20, 98, "", "%s", kinds[k].name);
-        x += 36 + 7.0 * (double)strlen(kinds[k].name);
+        x += 34 + 6.9 * (double)strlen(kinds[k].name);
     }
     if (charts.length && x > HD_PAGE_MARGIN) {
         hd_text_add(out, "<path class=\"live\" d=\"M%.6g 94h26\"/>", x + 4);

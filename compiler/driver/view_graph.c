@@ -30,18 +30,21 @@ typedef struct diagram {
     int *item_of;                        /* by node id; -1: none */
 } diagram;
 
-/* Bytes of name up to the end of its first part that is a number; 0 if there is none. */
+/* Bytes of name up to the end of the scope that numbers a layer: the first that is a number (h.0.attn), else the first that ends
+ * in one (h0.attn). The last part is no scope (ln_1). 0: there is none. */
 static size_t layer_prefix(const char *name)
 {
-    for (const char *s = name; s && *s;) {
+    size_t ending = 0;
+    for (const char *s = name; s;) {
         const char *end = strchr(s, '.');
-        const size_t n = end ? (size_t)(end - s) : strlen(s);
-        size_t digits = 0;
-        while (digits < n && isdigit((unsigned char)s[digits])) digits++;
-        if (n && digits == n) return (size_t)(s + n - name);
-        s = end ? end + 1 : NULL;
+        if (!end) break;
+        const char *digits = end;
+        while (digits > s && isdigit((unsigned char)digits[-1])) digits--;
+        if (digits == s && end > s) return (size_t)(end - name);
+        if (digits < end && !ending) ending = (size_t)(end - name);
+        s = end + 1;
     }
-    return 0;
+    return ending;
 }
 
 static bool is_view(hd_op op) { return op == HD_OP_result || op == HD_OP_reshape || op == HD_OP_slice || op == HD_OP_transpose || op == HD_OP_expand || op == HD_OP_detach; }
@@ -51,6 +54,15 @@ static void mark(const hd_node *n, bool *live)
     if (live[n->id]) return;
     live[n->id] = true;
     for (int i = 0; i < n->inputs; i++) mark(n->input[i], live);
+}
+
+const hd_entry *hd_diagram_entry(const hd_graph *g, bool **live)
+{
+    const hd_entry *entry = g->entry[0];
+    for (int e = 0; e < g->entries; e++) if (!strcmp(g->entry[e]->name, "forward")) entry = g->entry[e];
+    *live = HD_NEW_ARRAY(bool, g->nodes);
+    for (int o = 0; o < entry->outputs; o++) mark(entry->output[o].node, *live);
+    return entry;
 }
 
 static void add_input(item *to, int from)
@@ -80,11 +92,9 @@ static bool twin(const diagram *d, const hd_node *n)
     return true;
 }
 
-static void gather_items(diagram *d, const hd_graph *g, const hd_entry *entry)
+static void gather_items(diagram *d, const hd_graph *g, const bool *live)
 {
-    bool *live = HD_NEW_ARRAY(bool, g->nodes);
     d->item_of = HD_NEW_ARRAY(int, g->nodes);
-    for (int o = 0; o < entry->outputs; o++) mark(entry->output[o].node, live);
     for (int i = 0; i < g->nodes; i++) {
         const hd_node *n = g->node[i];
         d->item_of[i] = -1;
@@ -226,7 +236,9 @@ static void draw_card(hd_text *out, const diagram *d, int at, int period, int re
     if (d->stretches == 1) first = "all of it";
     if (repeats > 1) {
         const stretch *last = &d->stretch[at + period * (repeats - 1)];
-        hd_page_text(out, x + BOX_LEFT, y + 28, "u", "%s \xe2\x80\xa6 %s", hd_page_clip(first, 14), hd_page_clip(hd_format("%.*s", (int)last->prefix_length, last->prefix), 14));
+        size_t number = last->prefix_length;
+        while (number && isdigit((unsigned char)last->prefix[number - 1])) number--;
+        hd_page_text(out, x + BOX_LEFT, y + 28, "u", "%s \xe2\x80\xa6 %.*s", hd_page_clip(first, 20), (int)(last->prefix_length - number), last->prefix + number);
         hd_text_add(out, "<rect x=\"%.6g\" y=\"%.6g\" width=\"58\" height=\"24\" rx=\"12\" class=\"f0\"/>", x + CARD - 72, y + 11);
         hd_text_add(out, "<text x=\"%.6g\" y=\"%.6g\" class=\"i b\" style=\"fill:#fff\">\xc3\x97 %d</text>\n", x + CARD - 43, y + 28, repeats);
         if (part == 0 && period > 1) hd_page_text(out, x + BOX_LEFT, y + 46, "m z", "first of %d cards that repeat together", period);
@@ -274,17 +286,16 @@ static void draw_card(hd_text *out, const diagram *d, int at, int period, int re
 double hd_diagram_draw(hd_text *out, const hd_graph *g)
 {
     if (!g->entries) return 0;
-    const hd_entry *entry = g->entry[0];
-    for (int e = 0; e < g->entries; e++) if (!strcmp(g->entry[e]->name, "forward")) entry = g->entry[e];
+    bool *live;
+    const hd_entry *entry = hd_diagram_entry(g, &live);
     diagram d = { 0 };
-    gather_items(&d, g, entry);
+    gather_items(&d, g, live);
     cut_stretches(&d);
     hd_page_text(out, HD_PAGE_MARGIN, 24, "h", "Graph");
     hd_page_text(out, HD_PAGE_MARGIN, 48, "m", "Entry %s, read from top to bottom and left to right; views (split, reshape) are left out, a bias belongs to its product.", entry->name);
 
     double y = 68, row_height = 0, row_top = y;
     int cards = 0, at = 0, column = 0;
-    hd_text held = { 0 };
     struct { int at, period, repeats, part; } row[COLUMNS];
     while (at < d.stretches && cards < MOST_CARDS) {
         int period = 1, repeats = 1;
@@ -311,7 +322,6 @@ double hd_diagram_draw(hd_text *out, const hd_graph *g)
     }
     for (int c = 0; c < column; c++) draw_card(out, &d, row[c].at, row[c].period, row[c].repeats, row[c].part, HD_PAGE_MARGIN + c * (CARD + GAP), row_top, row_height);
     if (column) row_top += row_height + 24;
-    hd_text_addn(out, held.data ? held.data : "", held.length);
     if (at < d.stretches) hd_page_text(out, HD_PAGE_MARGIN, row_top + 4, "m", "and %d more stretches", d.stretches - at), row_top += 24;
     return row_top + 8;
 }

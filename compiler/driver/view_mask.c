@@ -120,8 +120,9 @@ static const char *row_text(const hd_row *row, int64_t i)
     return text.data;
 }
 
-/* The keys as filled boxes of height 1 in a row `columns` wide; a key narrower than `least` is drawn that wide. */
-static char *row_path(const hd_row *row, const mask *m, double least)
+/* The keys as filled boxes of height 1 in a row `columns` wide; a key narrower than `least` is drawn that wide. Keys too close
+ * to be told apart, and yet not neighbours, are one box in the path that is drawn faint. */
+static char *row_path(const hd_row *row, const mask *m, double least, bool faint)
 {
     hd_text d = { 0 };
     const double scale = (double)m->columns / (double)m->cover->keys;
@@ -129,6 +130,7 @@ static char *row_path(const hd_row *row, const mask *m, double least)
     for (int n = 0; n < row->items; n++) {
         const hd_progression *p = &row->item[n];
         const bool solid = (double)p->step * scale <= least;
+        if (faint != (solid && p->step > 1)) continue;
         for (int64_t c = 0; c < (solid ? 1 : p->count); c++) {
             const double x = (double)(p->start + c * p->step) * scale;
             double w = solid ? (double)((p->count - 1) * p->step + 1) * scale : scale;
@@ -146,16 +148,24 @@ static int64_t query_of(const mask *m, int64_t r)
     return (cell_start(r, m->rows, m->cover->queries) + cell_start(r + 1, m->rows, m->cover->queries) - 1) / 2;
 }
 
+/* pixels: the narrowest key, on the page */
+static void draw_row(hd_text *out, const hd_row *row, const mask *m, const char *id, int pixels)
+{
+    const double least = pixels * (double)m->columns / m->width;
+    hd_text_add(out, "<path id=\"m%d%s\" d=\"%s\"/><path id=\"m%d%sf\" fill-opacity=\".4\" d=\"%s\"/>", m->number, id, row_path(row, m, least, false), m->number, id, row_path(row, m, least, true));
+}
+
 static void draw_query(hd_text *out, const mask *m, const hd_rows *rows, int64_t query, double y)
 {
     hd_row row = { 0 };
     hd_rows_all(rows, query, &row);
     const double sx = m->width / (double)m->columns, at = m->cells ? (double)query * (double)m->rows / (double)m->cover->queries : (double)query + 0.5;
-    const double middle = TOP + at * m->height / (double)m->rows, thick = m->height / (double)m->rows < 3 ? 3 : m->height / (double)m->rows;
-    hd_text_add(out, "<g id=\"m%dq\" transform=\"translate(%d %.5g)\"><path class=\"qf\" d=\"M-3 0l-7 -4v8z\"/><path id=\"m%dk\" class=\"qf\" transform=\"translate(0 %.4g) scale(%.6g %.4g)\" d=\"%s\"/></g>\n",
-                m->number, LEFT, middle, m->number, -thick / 2, sx, thick, row_path(&row, m, 1 / sx));
-    hd_text_add(out, "<rect x=\"%d\" y=\"%.6g\" width=\"%.6g\" height=\"14\" class=\"soft\"/><path id=\"m%ds\" class=\"qf\" transform=\"translate(%d %.6g) scale(%.6g 14)\" d=\"%s\"/>\n", LEFT, y, m->width, m->number, LEFT, y, sx,
-                row_path(&row, m, 1 / sx));
+    const double middle = TOP + at * m->height / (double)m->rows, thick = m->height / (double)m->rows < 5 ? 5 : m->height / (double)m->rows;
+    hd_text_add(out, "<g id=\"m%dq\" transform=\"translate(%d %.5g)\"><path class=\"qf\" d=\"M-3 0l-7 -4v8z\"/><path class=\"q\" stroke-opacity=\".4\" d=\"M0 0h%.6g\"/><g class=\"qf\" transform=\"translate(0 %.4g) scale(%.6g %.4g)\">", m->number, LEFT, middle, m->width, -thick / 2, sx, thick);
+    draw_row(out, &row, m, "k", 3);
+    hd_text_add(out, "</g></g>\n<rect x=\"%d\" y=\"%.6g\" width=\"%.6g\" height=\"14\" class=\"soft\"/><g class=\"qf\" transform=\"translate(%d %.6g) scale(%.6g 14)\">", LEFT, y, m->width, LEFT, y, sx);
+    draw_row(out, &row, m, "s", 1);
+    hd_text_add(out, "</g>\n");
     hd_text_add(out, "<text id=\"m%dt\" x=\"%d\" y=\"%.6g\" class=\"b\">%s</text>\n", m->number, LEFT, y + 34, row_text(&row, query));
 }
 
@@ -202,7 +212,7 @@ static double draw_families(hd_text *out, const mask *m, double y)
         const hd_family *family = &c->family[f];
         y += 22;
         hd_page_rect(out, RIGHT, y - 11, 13, 13, hd_format("f%d rect", f % HD_PAGE_COLOURS));
-        hd_page_text(out, RIGHT + 22, y, "", "%s%s", hd_page_clip(family->what ? family->what : "tiles", 34), f ? "" : " (home)");
+        hd_page_text(out, RIGHT + 22, y, "", "%s%s", hd_page_clip(family->what ? family->what : "tiles", 42), f ? "" : " (home)");
         hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e", "%s", hd_page_count(family->kept_pairs));
         if (family->groups < 1) continue;
         const hd_group g = hd_family_group(c, family, 0);
@@ -216,7 +226,7 @@ static double draw_families(hd_text *out, const mask *m, double y)
 
 static double draw_scale(hd_text *out, const mask *m, int weakest, double y)
 {
-    hd_page_text(out, RIGHT, y, "m z", "each cell: %s queries \xc3\x97 %s keys, as strong as the share of its pairs that are kept",
+    hd_page_text(out, RIGHT, y, "m z", "cells of %s \xc3\x97 %s pairs, stronger the more of them are kept (log scale)",
                  hd_page_count((m->cover->queries + m->rows - 1) / m->rows), hd_page_count((m->cover->keys + m->columns - 1) / m->columns));
     y += 8;
     const int levels = weakest + 1 < 4 ? 4 : weakest + 1;

@@ -143,7 +143,7 @@ static bool hop(sampler *s, const hd_layer *layer, bool residual, int64_t wanted
 
 typedef struct reach {
     hd_layer layer[256];
-    int layers, attentions;
+    int layers, heads;                   /* heads: distinct patterns of one layer, at most */
     int64_t n;
     bool causal;
 } reach;
@@ -155,13 +155,15 @@ static const hd_cover *cover_of(const hd_use *use, int uses, const hd_pattern *p
     return NULL;
 }
 
-/* The self-attention layers in order. Gradients add none: the backward pass has an op of its own, recomputed layers are clones. */
+/* The self-attention layers of the entry that is drawn, in order. */
 static void gather_layers(reach *r, const hd_graph *g, const hd_use *use, int uses)
 {
     r->causal = true;
+    bool *live;
+    hd_diagram_entry(g, &live);
     for (int i = 0; i < g->nodes && r->layers < 256; i++) {
         const hd_node *n = g->node[i];
-        if (n->op != HD_OP_attention || n->clone) continue;
+        if (n->op != HD_OP_attention || !live[i]) continue;
         const int64_t queries = n->input[0]->shape.size[n->input[0]->shape.rank - 2], keys = n->input[1]->shape.size[n->input[1]->shape.rank - 2];
         if (queries != keys || (r->n && queries != r->n)) continue;
         const hd_cover **cover = HD_NEW_ARRAY(const hd_cover *, n->attr.attention.patterns);
@@ -179,7 +181,8 @@ static void gather_layers(reach *r, const hd_graph *g, const hd_use *use, int us
         for (int k = 0; same && k < covers; k++) same = r->layer[r->layers - 1].cover[k] == cover[k];
         if (!same)
             for (int h = 0; h < n->attr.attention.patterns; h++) r->causal = r->causal && hd_pattern_causal(n->attr.attention.pattern[h], queries, keys);
-        r->n = queries, r->attentions++;
+        r->n = queries;
+        if (covers > r->heads) r->heads = covers;
         r->layer[r->layers++] = made;
     }
 }
@@ -247,7 +250,7 @@ static double draw_exact(hd_text *out, const reach *r, result *x, int hops, doub
     unsigned char *first = hd_alloc((size_t)(n * n));
     hd_reach_exact(r->layer, r->layers, hops, n, r->causal, missing, plain, first);
     x->hops = hops;
-    while (x->hops > 2 && missing[x->hops - 2] == 0 && plain[x->hops - 2] == 0) x->hops--;
+    while (x->hops > (missing[0] == 0 ? 1 : 2) && missing[x->hops - 2] == 0) x->hops--;
     for (int h = 0; h < hops; h++) x->missing[h] = (double)missing[h], x->plain[h] = (double)plain[h];
     x->wanted = r->causal ? (double)n * (double)(n + 1) / 2 : (double)n * (double)n;
     for (int64_t i = 0; i < n; i++)
@@ -281,13 +284,16 @@ static double draw_sampled(hd_text *out, const reach *r, result *x, int hops, do
         unsigned char *line = pixel + (int64_t)at * columns;
         double missing[MOST_HOPS], plain[MOST_HOPS];
         bool done = true;
+        int needed = hops;                   /* once everything is reached more hops add nothing, and without residuals are not asked for */
         for (int residual = 1; residual >= 0 && done; residual--) {
             memset(s.from, 0, sizeof *s.from * (size_t)words);
             mark(s.from, i, i + 1);
-            for (int h = 0; h < hops && done; h++) {
+            for (int h = 0; h < hops; h++) (residual ? missing : plain)[h] = 0;
+            for (int h = 0; h < needed && done; h++) {
                 int64_t reached;
                 done = hop(&s, &r->layer[r->layers - 1 - (h < r->layers ? h : r->layers - 1)], residual, wanted, &reached);
                 (residual ? missing : plain)[h] = (double)(wanted - reached);
+                if (residual && reached == wanted) needed = h + 1 > 2 ? h + 1 : 2;
                 uint64_t *swap = s.from;
                 s.from = s.to, s.to = swap;
                 if (!residual || !done) continue;
@@ -310,7 +316,7 @@ static double draw_sampled(hd_text *out, const reach *r, result *x, int hops, do
     }
     for (int c = 0; c < s.covers; c++) hd_rows_free(&s.rows[c]);
     if (!*samples) return 0;
-    while (x->hops > 2 && x->missing[x->hops - 2] == 0 && x->plain[x->hops - 2] == 0) x->hops--;
+    while (x->hops > (x->missing[0] == 0 ? 1 : 2) && x->missing[x->hops - 2] == 0) x->hops--;
     unsigned char *shown = hd_alloc((size_t)(*samples * columns));
     int rows = 0;
     for (int at = 0; at < SAMPLES; at++)
@@ -339,14 +345,15 @@ double hd_reach_draw(hd_text *out, const hd_graph *g, const hd_use *use, int use
         hd_page_text(out, HD_PAGE_MARGIN, 72, "m", "At this length even one query's reach takes too long to follow; a smaller -D length= shows it.");
         return 96;
     }
-    hd_page_text(out, LEFT, TOP - 8, "m z", exact ? "key 0: every pair, exactly" : "key 0: %d sampled queries, each followed exactly; a cell counts when all its keys are reached", samples);
+    hd_page_text(out, LEFT, TOP - 8, "m z", exact ? "every pair, exactly" : "%d sampled queries, each followed exactly; a cell counts once all its keys are reached", samples);
     hd_text_addn(out, picture.data, picture.length);
     if (!exact) hd_page_text(out, LEFT - 12, TOP + height, "m z e", "%s", hd_page_count(r->n - 1));
     const double two = x.missing[x.hops > 1 ? 1 : 0];
     double y = draw_table(out, &x, !exact, TOP + 12);
     const char *scope = r->causal ? "earlier keys" : "keys";
-    if (two == 0) hd_page_text(out, RIGHT, y, "b", "Two hops connect every query with all its %s.", scope);
-    else hd_page_text(out, RIGHT, y, "b", "After two hops %s of the %s %s out of reach.", hd_page_share(two / x.wanted), scope, "stay");
+    if (x.missing[0] == 0) hd_page_text(out, RIGHT, y, "b", r->heads > 1 ? "The heads of one layer together read all %s." : "Every query reads all its %s at once.", scope);
+    else if (two == 0) hd_page_text(out, RIGHT, y, "b", "Two hops connect every query with all its %s.", scope);
+    else hd_page_text(out, RIGHT, y, "b", "After two hops %s of %s stay unseen.", hd_page_share(two / x.wanted), scope);
     y += 24;
     return (TOP + height > y ? TOP + height : y) + 20;
 }

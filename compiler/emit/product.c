@@ -134,7 +134,7 @@ static void cut_copied(hd_product *p, const hd_product_target *target, int64_t t
         p->slots_n = ceil_div(panels, most(1, target->l2 / 4 / (4 * nr * p->kc)));
         p->slots_m = 1;
     }
-    cut_for_threads(p, 4, 16000000, tiles, panels);
+    cut_for_threads(p, 4, 4000000, tiles, panels);
     p->nc = nr * ceil_div(panels, p->slots_n);
 }
 

@@ -101,27 +101,33 @@ static double need_number(const hd_safetensors *file, const char *key)
     return value;
 }
 
-static int64_t need_whole(const hd_safetensors *file, const char *key, int64_t low)
+static int64_t need_whole(const hd_safetensors *file, const char *key)
 {
     need_number(file, key);
-    int64_t value = strtoll(hd_safetensors_meta(file, key), NULL, 10);
-    if (value < low) hd_app_fail("%s: '%s' is %lld in its __metadata__; at least %lld is possible", file->path, key, (long long)value, (long long)low);
+    return strtoll(hd_safetensors_meta(file, key), NULL, 10);
+}
+
+static int64_t need_count(const hd_safetensors *file, const char *key, int64_t low)
+{
+    const int64_t value = need_whole(file, key), high = (int64_t)1e15;
+    if (value < low || value > high)
+        hd_app_fail("%s: '%s' is %lld in its __metadata__; possible: %lld to %lld", file->path, key, (long long)value, (long long)low, (long long)high);
     return value;
 }
 
 hd_safetensors *hd_checkpoint_open(hd_trainer *t, const char *path, uint64_t *data_digest)
 {
     hd_safetensors *file = hd_safetensors_open(hd_app_text("%s.state", path));
-    t->at.step = need_whole(file, "step", 0);
-    t->at.steps = need_whole(file, "steps", 1);
-    t->seed = (uint64_t)need_whole(file, "seed", INT64_MIN);
+    t->at.step = need_count(file, "step", 0);
+    t->at.steps = need_count(file, "steps", 1);
+    t->seed = (uint64_t)need_whole(file, "seed");
     t->held_out = need_number(file, "held_out");
-    t->at.best_step = need_whole(file, "best_step", 0);
+    t->at.best_step = need_count(file, "best_step", 0);
     t->at.best = need_number(file, "best");
     t->at.previous = need_number(file, "previous");
-    t->at.rises = need_whole(file, "rises", 0);
-    t->at.said_overfit = need_whole(file, "said_overfit", 0) != 0;
-    *data_digest = (uint64_t)need_whole(file, "data_digest", INT64_MIN);
+    t->at.rises = need_count(file, "rises", 0);
+    t->at.said_overfit = need_count(file, "said_overfit", 0) != 0;
+    *data_digest = (uint64_t)need_whole(file, "data_digest");
     for (int i = 0; i < HD_SETTINGS; i++) {
         const hd_setting *s = &hd_settings[i];
         double value = need_number(file, s->name);

@@ -47,7 +47,7 @@ void hd_trainer_plan(hd_trainer *t)
     const int64_t most = 20, least_calls = 8;
     double train = t->entry->flops, loss = t->scorer.entry->flops, ratio = train > 0 && loss > 0 ? train / loss : 3;
     int64_t micro = t->settings.batch / hd_model.batch;
-    int64_t calls = (int64_t)(share * ratio * (double)micro * (double)t->at.steps);     /* of the loss entry, in the whole run */
+    int64_t calls = (int64_t)fmin(share * ratio * (double)micro * (double)t->at.steps, 1e15);     /* of the loss entry, in the whole run */
     int64_t evaluations = calls / least_calls < 1 ? 1 : calls / least_calls > most ? most : calls / least_calls;
     if (evaluations > t->at.steps) evaluations = t->at.steps;
     t->every = evaluations > 0 ? (t->at.steps + evaluations - 1) / evaluations : 1;
@@ -85,7 +85,7 @@ static void set_hyper(hd_trainer *t, int64_t micro, int64_t micros)
     hyper[HD_HYPER_UPDATE] = micro == micros - 1;
     if (t->random >= 0) {
         int32_t *random = t->tensor[t->random];
-        uint64_t count = (uint64_t)(t->at.step * micros + micro);     /* each micro-batch drops its own elements */
+        uint64_t count = (uint64_t)t->at.step * (uint64_t)micros + (uint64_t)micro;     /* each micro-batch drops its own elements */
         random[0] = (int32_t)(uint32_t)(t->seed ^ t->seed >> 32);
         random[1] = (int32_t)(uint32_t)count;
         random[2] = random[3] = 0;

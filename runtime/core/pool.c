@@ -1,10 +1,14 @@
 /* The thread pool behind hd_threads: serial loop  for (slot = 0; slot < slots; slot++) task(argument, slot, thread).
  *
- * One 64-bit ticket holds (generation, slots, next slot). A thread claims a slot by compare-and-swap on the whole ticket, so
+ * Each thread owns an equal range of the slots and takes them from its front; who is done takes from the back of others'
+ * ranges. Rows of a model thus stay with one thread, and in its cache, from kernel to kernel: a training step of a small
+ * model ran 1.54 times faster on two threads than on one when slots were handed out from one counter.
+ *
+ * A range is one 64-bit ticket (generation, end, next slot). A thread claims a slot by compare-and-swap on the whole ticket, so
  * a worker that was preempted between looking and claiming cannot claim a slot of a later task: the generation differs.
  * task and argument are rewritten only after every slot of the running generation has finished; a successful claim
- * proves that its own slot had not, so what was read before the claim belongs to the claimed generation. (The number of
- * slots must be in the ticket: read apart, the next task's number makes the last task's exhausted ticket look open.)
+ * proves that its own slot had not, so what was read before the claim belongs to the claimed generation. (The end of the
+ * range must be in the ticket: read apart, the next task's number makes the last task's exhausted ticket look open.)
  *
  * Idle workers spin for tens of microseconds (the gap between two kernels), then offer their core to others, then sleep.
  * More threads than processors would only take turns: the pool never starts more than the affinity mask has processors
@@ -24,14 +28,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_SLOTS_AT_ONCE = 0xffff, GENERATION_SHIFT = 32, SLOTS_SHIFT = 16, SPIN_NS = 50 * 1000, YIELD_NS = 1000 * 1000, PAUSES = 16 };
+enum { MOST_SLOTS_AT_ONCE = 0xffff, GENERATION_SHIFT = 32, END_SHIFT = 16, SPIN_NS = 50 * 1000, YIELD_NS = 1000 * 1000, PAUSES = 16 };
 
 typedef void hd_pool_task(void *argument, int slot, int thread);
 
 typedef struct worker { hd_pool *pool; pthread_t id; int thread; } worker;
+typedef struct range { _Alignas(64) _Atomic uint64_t ticket; } range;     /* generation << 32 | end << 16 | next unclaimed slot */
 
 struct hd_pool {
-    _Alignas(64) _Atomic uint64_t ticket;      /* generation << 32 | slots << 16 | next unclaimed slot */
+    _Alignas(64) _Atomic uint64_t generation;  /* of the ranges; stored after them */
     _Alignas(64) _Atomic int unfinished;       /* slots of this generation that have not returned */
     _Alignas(64) _Atomic(hd_pool_task *) task; /* relaxed: ordered by the ticket */
     _Atomic(void *) argument;
@@ -44,6 +49,7 @@ struct hd_pool {
     hd_threads threads;
     int workers;
     worker *worker;
+    range *range;                              /* [workers + 1], one for each thread that runs */
 };
 
 static void pause_briefly(void)
@@ -88,27 +94,33 @@ static int processors(void)
 #endif
 }
 
-/* Claims and runs slots of the current generation until none is left. */
-static void work(hd_pool *pool, int thread)
+/* Claims and runs slots of one range until none is left: from its front if it is the thread's own, else from its back. */
+static void work_on(hd_pool *pool, range *range, bool own, int thread)
 {
-    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    uint64_t ticket = atomic_load_explicit(&range->ticket, memory_order_acquire);
     for (;;) {
         hd_pool_task *task = atomic_load_explicit(&pool->task, memory_order_relaxed);
         void *argument = atomic_load_explicit(&pool->argument, memory_order_relaxed);
         int first = atomic_load_explicit(&pool->first, memory_order_relaxed);
-        int slot = (int)(ticket & MOST_SLOTS_AT_ONCE), slots = (int)(ticket >> SLOTS_SHIFT & MOST_SLOTS_AT_ONCE);
-        if (slot >= slots) return;
+        int next = (int)(ticket & MOST_SLOTS_AT_ONCE), end = (int)(ticket >> END_SHIFT & MOST_SLOTS_AT_ONCE);
+        if (next >= end) return;
         /* release: the reads above stay before the claim; acquire: the task's reads stay after it */
-        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel, memory_order_acquire))
+        uint64_t claimed = own ? ticket + 1 : ticket - ((uint64_t)1 << END_SHIFT);
+        if (!atomic_compare_exchange_weak_explicit(&range->ticket, &ticket, claimed, memory_order_acq_rel, memory_order_acquire))
             continue;
-        task(argument, first + slot, thread);
+        task(argument, first + (own ? next : end - 1), thread);
         if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
             pthread_mutex_lock(&pool->lock);
             pthread_cond_signal(&pool->wake_caller);
             pthread_mutex_unlock(&pool->lock);
         }
-        ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+        ticket = atomic_load_explicit(&range->ticket, memory_order_acquire);
     }
+}
+
+static void work(hd_pool *pool, int thread)
+{
+    for (int i = 0; i <= pool->workers; i++) work_on(pool, &pool->range[(thread + i) % (pool->workers + 1)], i == 0, thread);
 }
 
 static void *worker_main(void *argument)
@@ -117,7 +129,7 @@ static void *worker_main(void *argument)
     hd_pool *pool = self->pool;
     uint64_t seen = 0;                         /* generation already worked on; the first run has generation 1 */
     while (!atomic_load(&pool->stop)) {
-        uint64_t generation = atomic_load_explicit(&pool->ticket, memory_order_acquire) >> GENERATION_SHIFT;
+        uint64_t generation = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (generation != seen) {
             seen = generation;
             work(pool, self->thread);
@@ -125,12 +137,12 @@ static void *worker_main(void *argument)
         }
         int64_t since = 0;
         bool awake = true;
-        while (awake && atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> GENERATION_SHIFT == seen && !atomic_load_explicit(&pool->stop, memory_order_relaxed))
+        while (awake && atomic_load_explicit(&pool->generation, memory_order_relaxed) == seen && !atomic_load_explicit(&pool->stop, memory_order_relaxed))
             awake = wait_a_little(&since);
         if (awake) continue;
         pthread_mutex_lock(&pool->lock);
         atomic_fetch_add(&pool->sleepers, 1);
-        while (atomic_load(&pool->ticket) >> GENERATION_SHIFT == seen && !atomic_load(&pool->stop))
+        while (atomic_load(&pool->generation) == seen && !atomic_load(&pool->stop))
             pthread_cond_wait(&pool->wake_workers, &pool->lock);
         atomic_fetch_sub(&pool->sleepers, 1);
         pthread_mutex_unlock(&pool->lock);
@@ -149,8 +161,13 @@ static void run_shared(hd_pool *pool, hd_pool_task *task, void *argument, int fi
     atomic_store_explicit(&pool->argument, argument, memory_order_relaxed);
     atomic_store_explicit(&pool->first, first, memory_order_relaxed);
     atomic_store_explicit(&pool->unfinished, slots, memory_order_relaxed);
-    uint64_t generation = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> GENERATION_SHIFT) + 1;
-    atomic_store(&pool->ticket, generation << GENERATION_SHIFT | (uint64_t)slots << SLOTS_SHIFT);
+    uint64_t generation = (atomic_load_explicit(&pool->generation, memory_order_relaxed) + 1) & 0xffffffff;
+    int ranges = pool->workers + 1;
+    for (int i = 0; i < ranges; i++) {
+        uint64_t next = (uint64_t)((int64_t)slots * i / ranges), end = (uint64_t)((int64_t)slots * (i + 1) / ranges);
+        atomic_store_explicit(&pool->range[i].ticket, generation << GENERATION_SHIFT | end << END_SHIFT | next, memory_order_release);
+    }
+    atomic_store(&pool->generation, generation);
     if (atomic_load(&pool->sleepers) > 0) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake_workers);
@@ -193,14 +210,17 @@ hd_pool *hd_pool_new(int count)
     }
     hd_pool *pool = aligned_alloc(64, (sizeof *pool + 63) / 64 * 64);
     worker *workers = calloc((size_t)count, sizeof *workers);
-    if (!pool || !workers) {
+    int useful = processors() < count ? processors() : count;
+    range *ranges = aligned_alloc(64, (size_t)useful * sizeof *ranges);
+    if (!pool || !workers || !ranges) {
         free(pool);
         free(workers);
+        free(ranges);
         errno = ENOMEM;
         return NULL;
     }
-    int useful = processors() < count ? processors() : count;
-    *pool = (hd_pool){ .busy = ATOMIC_FLAG_INIT, .worker = workers };
+    for (int i = 0; i < useful; i++) atomic_init(&ranges[i].ticket, 0);
+    *pool = (hd_pool){ .busy = ATOMIC_FLAG_INIT, .worker = workers, .range = ranges };
     pool->threads = (hd_threads){ .context = pool, .count = count, .run = pool_run };
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake_workers, NULL);
@@ -232,5 +252,6 @@ void hd_pool_free(hd_pool *pool)
     pthread_cond_destroy(&pool->wake_caller);
     pthread_mutex_destroy(&pool->lock);
     free(pool->worker);
+    free(pool->range);
     free(pool);
 }

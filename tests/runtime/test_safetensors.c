@@ -1,6 +1,7 @@
 /* safetensors files: what is read is what was written; hostile files are refused by name, never believed. */
 #include "support.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,21 +116,42 @@ static size_t replace(unsigned char *text, size_t length, size_t at, size_t cut,
     return length - cut + bytes;
 }
 
+/* Stays JSON, so that what follows the parser is reached: a number becomes another, or a letter does. */
+static size_t mutate_gently(unsigned char *header, size_t length)
+{
+    size_t at = below(length), digits = 0;
+    while (at < length && !isalnum(header[at])) at++;
+    while (at + digits < length && isdigit(header[at + digits])) digits++;
+    if (at == length) return length;
+    if (!digits) header[at] = (unsigned char)((header[at] & ~31) | (1 + below(26)));
+    else if (below(3)) header[at + digits - 1] = (unsigned char)('0' + below(10));
+    else {
+        const char *with = splice[below(6)];
+        length = replace(header, length, at, digits, with, strlen(with));
+    }
+    return length;
+}
+
 /* One to six changes of the header (numbers, bytes, pieces copied or cut), then a length that mostly tells the truth. */
 static size_t mutate(const unsigned char *good, size_t bytes, unsigned char *out)
 {
     static unsigned char header[1 << 16];
     size_t old = good[0] + 256u * good[1], length = old, data = bytes - 8 - old;
     memcpy(header, good + 8, old);
-    for (size_t changes = 1 + below(6); changes > 0; changes--) {
+    bool gentle = below(2);
+    for (size_t changes = 1 + below(gentle ? 2 : 6); changes > 0; changes--) {
+        if (gentle) {
+            length = mutate_gently(header, length);
+            continue;
+        }
         size_t at = below(length), digits = 0, from = below(length), piece = below(1 + (length - from < 40 ? length - from : 40));
         unsigned char copy[40];
         switch (below(7)) {
         case 0: header[at] = (unsigned char)below(256); break;
         case 1: header[at] ^= (unsigned char)(1u << below(8)); break;
         case 2:                                                   /* a number becomes another */
-            while (at < length && (header[at] < '0' || header[at] > '9')) at++;
-            while (at + digits < length && header[at + digits] >= '0' && header[at + digits] <= '9') digits++;
+            while (at < length && !isdigit(header[at])) at++;
+            while (at + digits < length && isdigit(header[at + digits])) digits++;
             /* fall through */
         case 3: {
             const char *with = splice[below(sizeof splice / sizeof splice[0])];
