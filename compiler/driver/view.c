@@ -92,8 +92,8 @@ static part draw_masks(const hd_use *use, int uses, int64_t query, hd_text *data
 
 /* Keys of the row under the pointer (or of the arrow keys), from the rows the page embeds. */
 static const char script[] =
-    "P.forEach(function(p,m){\n"
-    "  var g=document.getElementById('m'+m),mark=document.getElementById('m'+m+'q'),text=document.getElementById('m'+m+'t');\n"
+    "P.forEach(function(p){\n"
+    "  var m=p.m,g=document.getElementById('m'+m),mark=document.getElementById('m'+m+'q'),text=document.getElementById('m'+m+'t');\n"
     "  if(!g||!mark)return;\n"
     "  var box=g.querySelector('rect'),at=Math.floor(p.r*3/4),scale=p.c/p.k;\n"
     "  function num(x){return x.toLocaleString('en-US')}\n"

@@ -38,6 +38,7 @@ void hd_pixels_end(hd_pixels *);
 
 /* Where each query stands in each family, so that a row of a long pattern is found at once. */
 typedef struct hd_rows { const hd_cover *cover; int32_t **group; } hd_rows;
+bool hd_rows_fit(const hd_cover *);          /* the index takes no unreasonable memory */
 hd_rows hd_rows_make(const hd_cover *);
 void hd_rows_free(hd_rows *);
 /* Keys of query i in family f, ascending, as progressions appended to the list. */

@@ -24,6 +24,8 @@ static int64_t first_key(const hd_group *g, int64_t from, int64_t to, int64_t j)
     return from;
 }
 
+bool hd_rows_fit(const hd_cover *cover) { return cover->families * cover->queries <= 100000000; }
+
 hd_rows hd_rows_make(const hd_cover *cover)
 {
     hd_rows rows = { cover, HD_NEW_ARRAY(int32_t *, cover->families + 1) };

@@ -140,9 +140,15 @@ static const char *what_it_does(const item *it)
         return hd_format("%lld \xe2\x86\x92 %lld%s", (long long)a->size[a->rank - (n->attr.matmul.trans_a ? 2 : 1)], width, it->bias ? ", bias" : "");
     }
     case HD_OP_attention: {
+        int distinct = 0;
+        for (int h = 0; h < n->attr.attention.patterns; h++) {
+            bool known = false;
+            for (int b = 0; b < h; b++) known = known || hd_pattern_equal(n->attr.attention.pattern[b], n->attr.attention.pattern[h]);
+            distinct += !known;
+        }
         const bool grouped = n->attr.attention.kv_heads != n->attr.attention.heads;
         return hd_format("%d heads \xc3\x97 %d%s, %s", n->attr.attention.heads, n->attr.attention.head_dim, grouped ? hd_format(" (%d of k, v)", n->attr.attention.kv_heads) : "",
-                         n->attr.attention.patterns > 1 ? hd_format("%d patterns", n->attr.attention.patterns) : hd_pattern_text(n->attr.attention.pattern[0]));
+                         distinct > 1 ? hd_format("%d patterns", distinct) : hd_pattern_text(n->attr.attention.pattern[0]));
     }
     case HD_OP_embedding: return hd_format("embedding, %lld \xc3\x97 %lld", (long long)n->input[0]->shape.size[0], width);
     case HD_OP_layer_norm: case HD_OP_rms_norm: return hd_format("%s, width %lld", hd_ops[n->op].name, width);

@@ -169,10 +169,10 @@ static void draw_query(hd_text *out, const mask *m, const hd_rows *rows, int64_t
     hd_text_add(out, "<text id=\"m%dt\" x=\"%d\" y=\"%.6g\" class=\"b\">%s</text>\n", m->number, LEFT, y + 34, row_text(&row, query));
 }
 
-/* {k,q,c,r,w,h,left,top,row:[[query,keys,start,step,count,...],...]} */
+/* {m,k,q,c,r,w,h,t,cells,row:[[query,keys,start,step,count,...],...]} */
 static void add_data(hd_text *data, const mask *m, const hd_rows *rows)
 {
-    hd_text_add(data, "%s{\"k\":%" PRId64 ",\"q\":%" PRId64 ",\"c\":%" PRId64 ",\"r\":%" PRId64 ",\"w\":%.6g,\"h\":%.6g,\"t\":%d,\"cells\":%d,\"row\":[", data->length ? ",\n" : "", m->cover->keys, m->cover->queries, m->columns,
+    hd_text_add(data, "%s{\"m\":%d,\"k\":%" PRId64 ",\"q\":%" PRId64 ",\"c\":%" PRId64 ",\"r\":%" PRId64 ",\"w\":%.6g,\"h\":%.6g,\"t\":%d,\"cells\":%d,\"row\":[", data->length ? ",\n" : "", m->number, m->cover->keys, m->cover->queries, m->columns,
                 m->rows, m->width, m->height, TOP, m->cells);
     hd_row row = { 0 };
     for (int64_t r = 0; r < m->rows; r++) {
@@ -336,7 +336,7 @@ double hd_mask_draw(hd_text *out, const hd_use *use, int number, int64_t query, 
 
     double left = TOP + m.height + 14;
     const bool marked = query >= 0 && query < m.cover->queries;
-    if (data || marked) {
+    if ((data || marked) && hd_rows_fit(m.cover)) {
         hd_rows rows = hd_rows_make(m.cover);
         const int64_t shown = marked ? query : query_of(&m, m.rows * 3 / 4);
         draw_query(out, &m, &rows, shown, left + 6);

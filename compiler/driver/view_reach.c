@@ -267,13 +267,14 @@ static double draw_sampled(hd_text *out, const reach *r, result *x, int hops, do
 {
     const int64_t n = r->n, words = (n + 63) / 64, columns = n < CELLS ? n : CELLS;
     int distinct = 0;
-    for (int l = 0; l < r->layers; l++) distinct += r->layer[l].covers;
+    for (int l = 0; l < r->layers; l++) {
+        distinct += r->layer[l].covers;
+        for (int c = 0; c < r->layer[l].covers; c++) if (!hd_rows_fit(r->layer[l].cover[c])) return 0;
+    }
     sampler s = { n, words, 0, r->causal, HD_NEW_ARRAY(uint64_t, words), HD_NEW_ARRAY(uint64_t, words), HD_NEW_ARRAY(uint64_t, words),
                   HD_NEW_ARRAY(const hd_cover *, distinct + 1), HD_NEW_ARRAY(hd_rows, distinct + 1), 0 };
     unsigned char *pixel = hd_alloc((size_t)(SAMPLES * columns));
-    memset(x, 0, sizeof *x);
     x->hops = hops;
-    *samples = 0;
     /* evenly spread, the far end first: where the budget ends early, the samples taken say most; the rows drawn keep their order */
     int taken[SAMPLES];
     for (int k = 0; k < SAMPLES && s.spent <= budget; k++) {

@@ -11,7 +11,24 @@ local patterns = {
   local_bidirectional = function() return P.window { left = l // 2, right = l // 2 } end,
   strided_column      = function() return P.causal() & P.stride(l) end,
   strided_union       = function() return P.causal() & (P.window { keys = l } | P.stride(l)) end,
-  dilated             = function() return P.window { keys = 3 * l } & P.stride(3) end,
+  dilated             = function() return P.window { keys = l, dilation = 3 } end,
+  fixed_block         = function() return P.causal() & P.chunk(l) end,
+  fixed_summary       = function() return P.causal() & P.residues(l, { first = l - 3, last = l - 1 }) end,
+  fixed_union         = function() return P.sparse_transformer_fixed { l = l, c = 3 } end,
+  prefix_lm           = function() return P.causal() | P.prefix(20) end,
+  longformer          = function() return P.longformer { window = l // 2, tokens = { 0, 1, 77 } } end,
+  sinks_window        = function() return P.sliding_window_with_sinks { keys = l, sinks = 4 } end,
+  axial_row           = function() return P.causal() & P.chunk(12) end,
+  axial_column        = function() return P.causal() & P.stride(12) end,
+  documents           = function()
+    local own, first = nil, 0
+    for document = 1, 5 do
+      local last = (192 * document + 4) // 5 - 1
+      local pairs_of = P.queries { first = first, last = last } & P.keys { first = first, last = last }
+      own, first = own and own | pairs_of or pairs_of, last + 1
+    end
+    return P.causal() & own
+  end,
   attr_gqa            = function() return P.window { keys = 20 } end,
   attr_cross_full     = function() return P.full() end,
   attr_per_head       = function() return { P.window { keys = 10 }, P.causal() & P.stride(12), P.causal() } end,
