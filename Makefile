@@ -18,10 +18,10 @@ LIBS = -llua5.4 -l:libjansson.a -lm -lpthread
 
 COMPILER = base/base \
   graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step \
-  pattern/pattern pattern/cover pattern/regions \
-  spec/sandbox spec/builders spec/pattern_lua spec/causal \
+  pattern/pattern pattern/cover pattern/regions pattern/rows \
+  spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/plan \
-  emit/map emit/kernels emit/product emit/attention emit/model \
+  emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/model \
   driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/info driver/tensor_file
 CORE = core/pool
 APP = app/main app/app app/options app/file app/progress app/safetensors app/weights app/data app/score \

@@ -9,15 +9,21 @@
 --   sinks: window, and the first `tokens` keys; longformer: `window` keys on each side, `dilation` apart, `tokens` global tokens
 --   dilated: LongNet's segments of `chunk`, every `dilation`-th position, head by head; phi3: blocks of `block`, `local_blocks`
 --   of them and every `every`-th, head by head; jukebox: blocks of `block`, its `factor`, `summary` positions of a block
+--   bigbird: blocks of `block`, `random` random ones, causal with `causal`; documents: `count` of about the same length, causal
+--   axial, natten, swin, grid: a grid of rows of `chunk` positions; natten: kernel `kernel`, dilation, `causal` on both axes;
+--   swin: windows of `kernel`, moved by half; grid: `kernel` // 2 on each side, not moved at the ends
+--   edges: a graph in the file `file` (in this folder), both ways and self; mask: of 0 and 1 in the file `file`
+--   squares: a predicate, keys whose distance is a square
 local hd = require "heddle"
 local P = hd.pattern
 
 local patterns = {}
 local c = hd.config {
   pattern = hd.one_of("causal", "full", "window", "both", "stride", "strided", "fixed", "fixed_same", "chunk", "previous_chunk", "prefix", "sinks",
-                      "longformer", "dilated", "phi3", "jukebox"),
+                      "longformer", "dilated", "phi3", "jukebox", "bigbird", "documents", "axial", "natten", "swin", "grid", "edges", "mask", "squares"),
   length = 1024, keys = 0, heads = 8, kv_heads = 0, head_dim = 64,      -- keys, kv_heads 0: as many as queries, as heads
   window = 128, dilation = 1, stride = 128, summary = 32, chunk = 128, tokens = 4, block = 64, local_blocks = 16, every = 8, factor = 2,
+  random = 3, causal = false, count = 5, kernel = 7, file = "edges.txt",
 }
 
 function patterns.causal() return P.causal() end
@@ -36,6 +42,20 @@ function patterns.longformer() return P.longformer { window = c.window, dilation
 function patterns.dilated() return P.dilated { segment = c.chunk, dilation = c.dilation, heads = c.heads } end
 function patterns.phi3() return P.phi3_small { block = c.block, local_blocks = c.local_blocks, vertical_stride = c.every, heads = c.heads } end
 function patterns.jukebox() return P.jukebox { block = c.block, factor = c.factor, spread = c.summary } end
+function patterns.bigbird() return P.bigbird { length = c.length, block = c.block, random = c.random, causal = c.causal } end
+function patterns.documents()
+  local lengths = {}
+  for d = 1, c.count do lengths[d] = c.length * d // c.count - c.length * (d - 1) // c.count end
+  return P.causal() & P.documents(lengths)
+end
+local size = { c.length // c.chunk, c.chunk }
+function patterns.axial() return P.axial { size = size } end
+function patterns.natten() return P.natten { size = size, kernel = c.kernel, dilation = c.dilation, causal = c.causal } end
+function patterns.swin() return P.swin { size = size, window = c.kernel, shift = c.kernel // 2 } end
+function patterns.grid() return P.grid_window { size = size, before = c.kernel // 2, after = c.kernel // 2, dilation = c.dilation } end
+function patterns.edges() return P.edges { nodes = c.length, file = c.file, symmetric = true, self = true } end
+function patterns.mask() return P.mask { file = c.file, queries = c.length, keys = c.keys > 0 and c.keys or c.length } end
+function patterns.squares() return P.predicate(function(i, j) return math.sqrt(math.abs(i - j)) % 1 == 0 end, c.length, c.keys > 0 and c.keys or c.length) end
 
 local keys, kv_heads = c.keys > 0 and c.keys or c.length, c.kv_heads > 0 and c.kv_heads or c.heads
 local options = { heads = c.heads, kv_heads = kv_heads, pattern = patterns[c.pattern](), layout = "heads_first" }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_MASKS = 12, MOST_USES = 256, MOST_MASK_BYTES = 1400 << 10 };
+enum { MOST_MASKS = 12, MOST_USES = 256, MOST_MASK_BYTES = 1000 << 10 };
 
 typedef struct part { hd_text text; double height; } part;
 

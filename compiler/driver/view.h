@@ -29,10 +29,9 @@ const char *hd_page_flops(double);         /* 2.42 Gflop */
 const char *hd_page_time(double seconds);  /* 310 us */
 extern const char hd_page_style[];
 
-/* A picture made of runs of pixels of one look: a single path, one short command per run. Finish with hd_pixels_end. */
-typedef struct hd_pixels { hd_text *out; int64_t x, y; bool open; } hd_pixels;
-void hd_pixels_run(hd_pixels *, const char *attributes, int64_t x, int64_t y, int64_t count);
-void hd_pixels_end(hd_pixels *);
+/* A picture: for each value but 0 one path with these attributes, made of the runs of pixels that have it, each a line of
+ * width 1 whose middle is at the row's number. */
+void hd_pixels_draw(hd_text *, const unsigned char *pixel, int64_t rows, int64_t columns, const char *(*attributes)(int value));
 
 /* ---- view_cover.c: what a cover says of rows and areas, without ever going through all pairs ---- */
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEFT = HD_PAGE_MARGIN + 62, WIDTH = HD_PAGE_WIDTH - HD_PAGE_MARGIN - LEFT, MOST_TIPS = 1200 };
+enum { LEFT = HD_PAGE_MARGIN + 62, WIDTH = HD_PAGE_WIDTH - HD_PAGE_MARGIN - LEFT, MOST_TIPS = 1200, MOST_BOXES = 8000, GRAIN = 2 };
 
 /* Kinds of steps by their kernel's template; the first row that fits. */
 static const struct { const char *start, *name; int colour; } kinds[] = {
@@ -21,26 +21,48 @@ static int kind_of(const char *template_name)
 
 /* ---- memory ---- */
 
+static const char *grain_looks(int value) { return hd_format("class=\"px s%d\"", kinds[value - 1].colour); }
+
 static bool planned(const hd_buffer *b) { return b->area == HD_AREA_SCRATCH && b->last >= 0 && b->bytes > 0; }
+
+/* Programs of many thousand boxes: the same picture by the grain, so that the page stays small. */
+static void draw_grains(hd_text *out, const hd_program *p, bool *seen, double top, int height)
+{
+    const int columns = WIDTH / GRAIN, rows = height / GRAIN;
+    unsigned char *grain = hd_alloc((size_t)(rows * columns));
+    for (int i = 0; i < p->buffers; i++) {
+        const hd_buffer *b = p->buffer[i];
+        if (!planned(b)) continue;
+        const int k = kind_of(p->step[b->first].kernel->template_name);
+        seen[k] = true;
+        const int x0 = (int)((int64_t)b->first * columns / p->steps), x1 = (int)((int64_t)b->last * columns / p->steps);
+        const int y0 = (int)((double)b->offset * rows / (double)p->scratch_bytes), y1 = (int)((double)(b->offset + b->bytes - 1) * rows / (double)p->scratch_bytes);
+        for (int y = y0; y <= y1; y++) memset(grain + (rows - 1 - y) * columns + x0, k + 1, (size_t)(x1 - x0 + 1));
+    }
+    hd_text_add(out, "<g transform=\"translate(%d %.6g) scale(%d) translate(0 .5)\">\n", LEFT, top, GRAIN);
+    hd_pixels_draw(out, grain, rows, columns, grain_looks);
+    hd_text_add(out, "</g>\n");
+}
 
 static double draw_plan(hd_text *out, const hd_program *p, double y, bool *seen)
 {
     enum { HEIGHT = 190 };
     hd_page_text(out, HD_PAGE_MARGIN, y + 18, "u", "%s", hd_page_clip(p->entry->name, 40));
     if (p->scratch_bytes <= 0 || p->steps < 1) {
-        hd_page_text(out, LEFT + 120, y + 18, "m", "%d step%s, no scratch memory but %s a thread", p->steps, p->steps == 1 ? "" : "s", hd_page_bytes((double)p->local_bytes));
+        hd_page_text(out, LEFT + 120, y + 18, "m", "%s step%s, no scratch memory but %s a thread", hd_page_count(p->steps), p->steps == 1 ? "" : "s", hd_page_bytes((double)p->local_bytes));
         return y + 34;
     }
     const double over = (double)p->scratch_bytes / (double)(p->lower_bound_bytes > 0 ? p->lower_bound_bytes : 1) - 1;
-    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y + 18, "e m", "%s planned, %s; %d steps; %s a thread besides", hd_page_bytes((double)p->scratch_bytes),
-                 over <= 0 ? "exactly the lower bound" : hd_format("%s over the lower bound of %s", hd_page_share(over), hd_page_bytes((double)p->lower_bound_bytes)), p->steps, hd_page_bytes((double)p->local_bytes));
+    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y + 18, "e m", "%s planned, %s; %s steps; %s a thread besides", hd_page_bytes((double)p->scratch_bytes),
+                 over <= 0 ? "exactly the lower bound" : hd_format("%s over the lower bound of %s", hd_page_share(over), hd_page_bytes((double)p->lower_bound_bytes)), hd_page_count(p->steps), hd_page_bytes((double)p->local_bytes));
     const double top = y + 34, bottom = top + HEIGHT, sx = (double)WIDTH / p->steps, sy = HEIGHT / (double)p->scratch_bytes;
     hd_page_rect(out, LEFT, top, WIDTH, HEIGHT, "card");
     int count = 0;
     for (int i = 0; i < p->buffers; i++) count += planned(p->buffer[i]);
     const int kind_count = (int)(sizeof kinds / sizeof *kinds);
     int64_t *live = HD_NEW_ARRAY(int64_t, p->steps + 2);
-    for (int k = 0; k < kind_count; k++) {
+    if (count > MOST_BOXES) draw_grains(out, p, seen, top, HEIGHT);
+    for (int k = 0; k < kind_count && count <= MOST_BOXES; k++) {
         hd_text path = { 0 };
         for (int i = 0; i < p->buffers; i++) {
             const hd_buffer *b = p->buffer[i];
@@ -60,9 +82,14 @@ static double draw_plan(hd_text *out, const hd_program *p, double y, bool *seen)
     }
     int64_t alive = 0;
     hd_text_add(out, "<path class=\"live\"%s d=\"", p->steps > 300 ? " style=\"stroke-width:.7\"" : "");
-    for (int s = 0; s < p->steps; s++) {
-        alive += live[s];
-        hd_text_add(out, "%s%.5g %.5gh%.4g", s ? "L" : "M", LEFT + sx * s, bottom - sy * (double)alive, sx);
+    const int together = 1 + (p->steps - 1) / 2000;      /* steps to a piece of the line: its highest is drawn */
+    for (int s = 0; s < p->steps; s += together) {
+        int64_t highest = 0;
+        for (int k = s; k < s + together && k < p->steps; k++) {
+            alive += live[k];
+            if (alive > highest) highest = alive;
+        }
+        hd_text_add(out, "%s%.5g %.5gh%.4g", s ? "L" : "M", LEFT + sx * s, bottom - sy * (double)highest, sx * (s + together < p->steps ? together : p->steps - s));
     }
     hd_text_add(out, "\"/>\n");
     const double bound = bottom - sy * (double)p->lower_bound_bytes;
@@ -71,7 +98,7 @@ static double draw_plan(hd_text *out, const hd_program *p, double y, bool *seen)
     if (bound > top + 16) hd_page_text(out, LEFT - 8, bound + 4, "m z e", "%s", hd_page_bytes((double)p->lower_bound_bytes));
     hd_page_text(out, LEFT - 8, bottom, "m z e", "0");
     hd_page_text(out, LEFT, bottom + 16, "m z", "step 0");
-    hd_page_text(out, LEFT + WIDTH, bottom + 16, "m z e", "%d", p->steps - 1);
+    hd_page_text(out, LEFT + WIDTH, bottom + 16, "m z e", "%s", hd_page_count(p->steps - 1));
     return bottom + 34;
 }
 
@@ -153,8 +180,8 @@ static void draw_usage(hd_text *out, const usage *u, const usage *most, double t
     hd_text_add(out, "<g><title>");
     hd_page_escape(out, name);
     hd_text_add(out, "</title>\n");
-    hd_page_text(out, HD_PAGE_MARGIN, y, "c", "%s", hd_page_clip(name, 46));
-    hd_page_text(out, CALLS, y, "e m", "%d\xc3\x97", u->calls);
+    hd_page_text(out, HD_PAGE_MARGIN, y, "c", "%s", hd_page_clip(name, 42));
+    hd_page_text(out, CALLS, y, "e m", "%s\xc3\x97", hd_page_count(u->calls));
     draw_bar(out, FLOPS, y, BAR, u->flops / most->flops, "f0");
     hd_page_text(out, FLOPS + BAR + 8, y, "z", "%s", u->flops > 0 ? hd_page_flops(u->flops) : "none");
     draw_bar(out, BYTES, y, BAR, u->bytes / most->bytes, "f1");

@@ -7,7 +7,7 @@
 
 enum {
     COLUMNS = 3, GAP = 28, CARD = (HD_PAGE_WIDTH - 2 * HD_PAGE_MARGIN - (COLUMNS - 1) * GAP) / COLUMNS,
-    BOX = CARD - 92, BOX_LEFT = 18, BOX_HEIGHT = 36, STEP = 52, PLUS_STEP = 38, HEAD = 62,
+    BOX = CARD - 92, BOX_LEFT = 18, BOX_HEIGHT = 36, STEP = 52, PLUS_STEP = 38, HEAD = 70,
     MOST_CARDS = 9, MOST_ITEMS = 32, MOST_INPUTS = 6, MOST_PERIOD = 6
 };
 
@@ -17,7 +17,7 @@ typedef struct item {
     hd_op op;
     const hd_node *node;
     bool bias;
-    int times;                           /* equal ones side by side: rope of q and of k */
+    int times;                           /* nodes that do this */
     int inputs, input[MOST_INPUTS];      /* items */
     int stretch;
 } item;
@@ -83,13 +83,22 @@ static int absorbed_by(const diagram *d, const hd_node *n)
     return -1;
 }
 
-static bool twin(const diagram *d, const hd_node *n)
+/* An item that does the same to the same: rope of q and of k, the chunks of rows a layer is computed in. -1: none. */
+static int twin(const diagram *d, const hd_node *n)
 {
-    if (!d->items || n->name || n->op == HD_OP_add) return false;
-    const item *last = &d->item[d->items - 1];
-    if (last->name || last->op != n->op || !hd_same_shape(&last->node->shape, &n->shape)) return false;
-    for (int i = 0; i < n->inputs; i++) if (d->item_of[n->input[i]->id] == d->items - 1) return false;
-    return true;
+    for (int i = d->items - 1; i >= 0; i--) {
+        const item *it = &d->item[i];
+        if (it->op != n->op || n->op == HD_OP_input || !it->name != !n->name || (n->name && strcmp(it->name, n->name)) || !hd_same_shape(&it->node->shape, &n->shape)) continue;
+        bool same = true;
+        for (int k = 0; k < n->inputs && same; k++) {
+            const int from = d->item_of[n->input[k]->id];
+            bool known = from < 0;
+            for (int m = 0; m < it->inputs && !known; m++) known = it->input[m] == from;
+            same = known;
+        }
+        if (same && it->inputs) return i;
+    }
+    return -1;
 }
 
 static void gather_items(diagram *d, const hd_graph *g, const bool *live)
@@ -104,7 +113,8 @@ static void gather_items(diagram *d, const hd_graph *g, const bool *live)
             d->item_of[i] = into;
             continue;
         }
-        if (into < 0 && twin(d, n)) d->item[into = d->items - 1].times++;
+        const int same = into < 0 ? twin(d, n) : -1;
+        if (same >= 0) d->item[into = same].times++;
         else if (into >= 0) d->item[into].bias = d->item[into].bias || (n->op == HD_OP_add && d->item[into].op == HD_OP_matmul);
         if (into < 0) {
             HD_PUSH(d->item, d->items, d->item_capacity, ((item){ .name = n->name, .op = n->op, .node = n, .times = 1 }));
@@ -126,7 +136,7 @@ static const char *own_name(const item *it, const stretch *s)
     return s->prefix_length && strlen(it->name) > s->prefix_length + 1 ? it->name + s->prefix_length + 1 : it->name;
 }
 
-static bool is_plus(const item *it) { return it->op == HD_OP_add && !it->name && it->inputs > 1 && it->times == 1; }
+static bool is_plus(const item *it) { return it->op == HD_OP_add && !it->name && it->inputs > 1; }
 
 static const char *what_it_does(const item *it)
 {
@@ -147,7 +157,7 @@ static const char *what_it_does(const item *it)
             distinct += !known;
         }
         const bool grouped = n->attr.attention.kv_heads != n->attr.attention.heads;
-        return hd_format("%d heads \xc3\x97 %d%s, %s", n->attr.attention.heads, n->attr.attention.head_dim, grouped ? hd_format(" (%d of k, v)", n->attr.attention.kv_heads) : "",
+        return hd_format("%d head%s \xc3\x97 %d%s, %s", n->attr.attention.heads, n->attr.attention.heads == 1 ? "" : "s", n->attr.attention.head_dim, grouped ? hd_format(" (%d of k, v)", n->attr.attention.kv_heads) : "",
                          distinct > 1 ? hd_format("%d patterns", distinct) : hd_pattern_text(n->attr.attention.pattern[0]));
     }
     case HD_OP_embedding: return hd_format("embedding, %lld \xc3\x97 %lld", (long long)n->input[0]->shape.size[0], width);
@@ -225,7 +235,7 @@ static void draw_box(hd_text *out, const item *it, const stretch *s, double x, d
     hd_text_add(out, "<g><title>");
     hd_page_escape(out, hd_format("%s: %s%s", it->name ? it->name : name, does, it->node->where.file ? hd_format("  (%s:%d)", it->node->where.file, it->node->where.line) : ""));
     hd_text_add(out, "</title>\n<rect x=\"%.6g\" y=\"%.6g\" width=\"%d\" height=\"%d\" rx=\"5\" class=\"soft\"/><rect x=\"%.6g\" y=\"%.6g\" width=\"4\" height=\"%d\" class=\"f%d\"/>\n", x, y, BOX, BOX_HEIGHT, x, y, BOX_HEIGHT, colour_of(it->op));
-    hd_page_text(out, x + 13, y + 15, "b", "%s%s", hd_page_clip(name, 30), it->times > 1 ? hd_format(" \xc3\x97 %d", it->times) : "");
+    hd_page_text(out, x + 13, y + 15, "b", "%s%s", hd_page_clip(name, 26), it->times > 1 ? hd_format(" \xc3\x97 %d", it->times) : "");
     hd_page_text(out, x + 13, y + 30, "m z", "%s", hd_page_clip(does, 36));
     hd_text_add(out, "</g>\n");
 }
@@ -247,7 +257,7 @@ static void draw_card(hd_text *out, const diagram *d, int at, int period, int re
         hd_page_text(out, x + BOX_LEFT, y + 28, "u", "%s \xe2\x80\xa6 %.*s", hd_page_clip(first, 20), (int)(last->prefix_length - number), last->prefix + number);
         hd_text_add(out, "<rect x=\"%.6g\" y=\"%.6g\" width=\"58\" height=\"24\" rx=\"12\" class=\"f0\"/>", x + CARD - 72, y + 11);
         hd_text_add(out, "<text x=\"%.6g\" y=\"%.6g\" class=\"i b\" style=\"fill:#fff\">\xc3\x97 %d</text>\n", x + CARD - 43, y + 28, repeats);
-        if (part == 0 && period > 1) hd_page_text(out, x + BOX_LEFT, y + 46, "m z", "first of %d cards that repeat together", period);
+        if (part == 0 && period > 1) hd_page_text(out, x + BOX_LEFT, y + 45, "m z", "first of %d cards that repeat together", period);
     } else {
         hd_page_text(out, x + BOX_LEFT, y + 28, "u", "%s", hd_page_clip(first, 34));
     }

@@ -11,7 +11,7 @@ enum {
     CELLS = 256,                         /* longest side of the grid otherwise */
     STRENGTHS = 12,                      /* level k: a share in (2^-(k+1), 2^-k] */
     LEFT = HD_PAGE_MARGIN + 54, TOP = 84, RIGHT = 664, RIGHT_WIDTH = HD_PAGE_WIDTH - HD_PAGE_MARGIN - RIGHT,
-    MOST_RUNS_BYTES = 700 << 10,         /* true pixels that take more become cells */
+    MOST_RUNS_BYTES = 450 << 10,         /* true pixels that take more become cells */
     MOST_DATA_BYTES = 300 << 10          /* rows embedded for the script, all masks together */
 };
 
@@ -34,21 +34,6 @@ static int level_of(int64_t count, int64_t area)
 }
 
 static int64_t cell_start(int64_t cell, int64_t cells, int64_t n) { return (cell * n + cells - 1) / cells; }
-
-/* Runs of equal value in a picture, a path per value. */
-static void draw_values(hd_text *out, const unsigned char *pixel, int64_t rows, int64_t columns, const char *(*attributes)(int))
-{
-    for (int value = 1; value < 256; value++) {
-        hd_pixels path = { .out = out };
-        if (!memchr(pixel, value, (size_t)(rows * columns))) continue;
-        for (int64_t y = 0; y < rows; y++)
-            for (int64_t x = 0, end; x < columns; x = end) {
-                for (end = x + 1; end < columns && pixel[y * columns + end] == pixel[y * columns + x]; end++) { }
-                if (pixel[y * columns + x] == value) hd_pixels_run(&path, attributes(value), x, y, end - x);
-            }
-        hd_pixels_end(&path);
-    }
-}
 
 static const char *family_looks(int value) { return hd_format("class=\"px s%d\"", (value - 1) % HD_PAGE_COLOURS); }
 
@@ -207,8 +192,15 @@ static double draw_families(hd_text *out, const mask *m, double y)
 {
     const hd_cover *c = m->cover;
     const int shown = c->families > 9 ? 8 : c->families;
-    hd_page_text(out, RIGHT, y, "b", "Tile families");
-    for (int f = 0; f < shown; f++) {
+    hd_page_text(out, RIGHT, y, "b", "%s", shown < c->families ? "Tile families, the largest" : "Tile families");
+    int *order = HD_NEW_ARRAY(int, c->families + 1);
+    for (int f = 0; f < c->families; f++) {          /* by kept pairs when not all are shown; equal ones keep their order */
+        int at = f;
+        for (; shown < c->families && at > 0 && c->family[order[at - 1]].kept_pairs < c->family[f].kept_pairs; at--) order[at] = order[at - 1];
+        order[at] = f;
+    }
+    for (int k = 0; k < shown; k++) {
+        const int f = order[k];
         const hd_family *family = &c->family[f];
         y += 22;
         hd_page_rect(out, RIGHT, y - 11, 13, 13, hd_format("f%d rect", f % HD_PAGE_COLOURS));
@@ -217,7 +209,7 @@ static double draw_families(hd_text *out, const mask *m, double y)
         if (family->groups < 1) continue;
         const hd_group g = hd_family_group(c, family, 0);
         y += 16;
-        hd_page_text(out, RIGHT + 22, y, "m z", "%s group%s%s queries \xc3\x97 %s keys", hd_page_count(family->groups), family->groups == 1 ? " of " : "s, the first ", hd_page_count(g.q_count), hd_page_count(g.k_count));
+        hd_page_text(out, RIGHT + 22, y, "m z", "%s group%s%s quer%s \xc3\x97 %s key%s", hd_page_count(family->groups), family->groups == 1 ? " of " : "s, the first ", hd_page_count(g.q_count), g.q_count == 1 ? "y" : "ies", hd_page_count(g.k_count), g.k_count == 1 ? "" : "s");
         hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e m z", "%s of the kept", hd_page_share(c->kept_pairs ? (double)family->kept_pairs / (double)c->kept_pairs : 0));
     }
     if (shown < c->families) hd_page_text(out, RIGHT + 22, y += 20, "m", "and %d more; colours repeat after %d", c->families - shown, HD_PAGE_COLOURS);
@@ -239,22 +231,27 @@ static double draw_scale(hd_text *out, const mask *m, int weakest, double y)
     return y + 46;
 }
 
-/* True pixels where the last queries meet their nearest keys. */
+/* True pixels where the last queries meet the last keys they keep. */
 static double draw_window(hd_text *out, const mask *m, double y)
 {
     enum { SIDE = 208 };
     const hd_cover *c = m->cover;
-    const int64_t rows = c->queries < SIDE ? c->queries : SIDE, columns = c->keys < SIDE ? c->keys : SIDE, q0 = c->queries - rows, k0 = c->keys - columns;
+    const int64_t rows = c->queries < SIDE ? c->queries : SIDE, columns = c->keys < SIDE ? c->keys : SIDE, q0 = c->queries - rows;
+    hd_progression *list;
+    const int items = hd_pattern_row(m->use->pattern, q0 + rows / 2, c->keys, &list);
+    int64_t k0 = c->keys;
+    if (items) k0 = list[items - 1].start + list[items - 1].step * (list[items - 1].count - 1) + rows / 2 + rows % 2;
+    k0 = k0 > c->keys ? c->keys - columns : k0 < columns ? 0 : k0 - columns;
     unsigned char *pixel = hd_alloc((size_t)(rows * columns));
     hd_cover_pixels(c, q0, rows, k0, columns, pixel);
     hd_text_add(out, "<g transform=\"translate(%d %.6g)\"><rect x=\"-.5\" y=\"-.5\" width=\"%d\" height=\"%d\" class=\"card\"/><g transform=\"translate(0 .5)\">\n", RIGHT, y, (int)columns + 1, (int)rows + 1);
-    draw_values(out, pixel, rows, columns, family_looks);
+    hd_pixels_draw(out, pixel, rows, columns, family_looks);
     hd_text_add(out, "</g></g>\n");
     const double x = RIGHT + (double)columns + 18;
     hd_page_text(out, x, y + 14, "b", "Pair by pair");
-    hd_page_text(out, x, y + 34, "m", "the last corner:");
-    hd_page_text(out, x, y + 54, "m", "queries %s\xe2\x80\x93%s", hd_page_count(q0), hd_page_count(c->queries - 1));
-    hd_page_text(out, x, y + 74, "m", "keys %s\xe2\x80\x93%s", hd_page_count(k0), hd_page_count(c->keys - 1));
+    hd_page_text(out, x, y + 34, "m", "the last queries:");
+    hd_page_text(out, x, y + 54, "m", "queries %s\xe2\x80\x93%s", hd_page_count(q0), hd_page_count(q0 + rows - 1));
+    hd_page_text(out, x, y + 74, "m", "keys %s\xe2\x80\x93%s", hd_page_count(k0), hd_page_count(k0 + columns - 1));
     return y + (double)rows + 12;
 }
 
@@ -316,11 +313,11 @@ double hd_mask_draw(hd_text *out, const hd_use *use, int number, int64_t query, 
         m.profile = HD_NEW_ARRAY(double, m.rows);
         if (m.cells) {
             kept = fill_cells(&m, pixel, &weakest);
-            draw_values(&picture, pixel, m.rows, m.columns, cell_looks);
+            hd_pixels_draw(&picture, pixel, m.rows, m.columns, cell_looks);
         } else {
             hd_cover_pixels(m.cover, 0, m.rows, 0, m.columns, pixel);
             for (int64_t p = 0; p < m.rows * m.columns; p++) kept += pixel[p] != 0, m.profile[p / m.columns] += pixel[p] != 0;
-            draw_values(&picture, pixel, m.rows, m.columns, family_looks);
+            hd_pixels_draw(&picture, pixel, m.rows, m.columns, family_looks);
             if (picture.length > MOST_RUNS_BYTES) {
                 choose_size(&m, true);
                 kept = 0;
@@ -331,8 +328,8 @@ double hd_mask_draw(hd_text *out, const hd_use *use, int number, int64_t query, 
     }
     draw_title(out, use);
     draw_axes(out, &m);
-    hd_text_add(out, "<g id=\"m%d\" class=\"mask\" data-kept-pairs=\"%" PRId64 "\" data-cells=\"%d\" transform=\"translate(%d %d) scale(%.8g %.8g)\"><rect x=\"-.5\" y=\"-.5\" width=\"%" PRId64 "\" height=\"%" PRId64 "\" class=\"card\" vector-effect=\"non-scaling-stroke\"/><g transform=\"translate(0 .5)\">\n%s</g></g>\n",
-                number, kept, m.cells, LEFT, TOP, m.width / (double)m.columns, m.height / (double)m.rows, m.columns + 1, m.rows + 1, picture.data ? picture.data : "");
+    hd_text_add(out, "<g id=\"m%d\" class=\"mask\" data-kept-pairs=\"%" PRId64 "\" data-cells=\"%d\" transform=\"translate(%d %d) scale(%.8g %.8g)\"><rect width=\"%" PRId64 "\" height=\"%" PRId64 "\" class=\"card\" vector-effect=\"non-scaling-stroke\"/><g transform=\"translate(0 .5)\">\n%s</g></g>\n",
+                number, kept, m.cells, LEFT, TOP, m.width / (double)m.columns, m.height / (double)m.rows, m.columns, m.rows, picture.data ? picture.data : "");
 
     double left = TOP + m.height + 14;
     const bool marked = query >= 0 && query < m.cover->queries;

@@ -171,10 +171,15 @@ const char *hd_page_flops(double flops)
 const char *hd_page_time(double seconds)
 {
     static const char *const unit[] = { "ns", "\xc2\xb5s", "ms", "s" };
+    if (seconds >= 7200) return hd_format("%s h", three(seconds / 3600));
+    if (seconds >= 120) return hd_format("%s min", three(seconds / 60));
     return scaled(seconds * 1e9, unit, 4);
 }
 
-void hd_pixels_run(hd_pixels *p, const char *attributes, int64_t x, int64_t y, int64_t count)
+/* A path of runs: one short command for each. */
+typedef struct run_path { hd_text *out; int64_t x, y; bool open; } run_path;
+
+static void add_run(run_path *p, const char *attributes, int64_t x, int64_t y, int64_t count)
 {
     if (!p->open) {
         hd_text_add(p->out, "<path %s d=\"M%" PRId64 " %" PRId64, attributes, x, y);
@@ -188,8 +193,23 @@ void hd_pixels_run(hd_pixels *p, const char *attributes, int64_t x, int64_t y, i
     p->x = x + count, p->y = y;
 }
 
-void hd_pixels_end(hd_pixels *p)
+static void end_runs(run_path *p)
 {
     if (p->open) hd_text_add(p->out, "\"/>\n");
     p->open = false;
+}
+
+void hd_pixels_draw(hd_text *out, const unsigned char *pixel, int64_t rows, int64_t columns, const char *(*attributes)(int))
+{
+    for (int value = 1; value < 256; value++) {
+        run_path path = { .out = out };
+        if (!memchr(pixel, value, (size_t)(rows * columns))) continue;
+        const char *looks = attributes(value);
+        for (int64_t y = 0; y < rows; y++)
+            for (int64_t x = 0, end; x < columns; x = end) {
+                for (end = x + 1; end < columns && pixel[y * columns + end] == pixel[y * columns + x]; end++) { }
+                if (pixel[y * columns + x] == value) add_run(&path, looks, x, y, end - x);
+            }
+        end_runs(&path);
+    }
 }

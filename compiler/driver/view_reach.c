@@ -193,25 +193,12 @@ static const char *hops_looks(int value)
     return looks[value > 9 ? 9 : value];
 }
 
-static void draw_runs(hd_text *out, const unsigned char *pixel, int64_t rows, int64_t columns)
-{
-    for (int value = 1; value <= MOST_HOPS + 1; value++) {
-        hd_pixels path = { .out = out };
-        for (int64_t y = 0; y < rows; y++)
-            for (int64_t x = 0, end; x < columns; x = end) {
-                for (end = x + 1; end < columns && pixel[y * columns + end] == pixel[y * columns + x]; end++) { }
-                if (pixel[y * columns + x] == value) hd_pixels_run(&path, hops_looks(value), x, y, end - x);
-            }
-        hd_pixels_end(&path);
-    }
-}
-
-/* pixel: 0 nothing wanted, 1 out of reach, 1 + h reached by hop h. `name` says what a row of the picture is. */
+/* pixel: 0 nothing wanted, 1 out of reach, 1 + h reached by hop h. */
 static void draw_picture(hd_text *out, const unsigned char *pixel, int64_t rows, int64_t columns, double top, double width, double height)
 {
-    hd_text_add(out, "<g transform=\"translate(%d %.6g) scale(%.8g %.8g)\"><rect x=\"-.5\" y=\"-.5\" width=\"%" PRId64 "\" height=\"%" PRId64 "\" class=\"card\" vector-effect=\"non-scaling-stroke\"/><g transform=\"translate(0 .5)\">\n",
-                LEFT, top, width / (double)columns, height / (double)rows, columns + 1, rows + 1);
-    draw_runs(out, pixel, rows, columns);
+    hd_text_add(out, "<g transform=\"translate(%d %.6g) scale(%.8g %.8g)\"><rect width=\"%" PRId64 "\" height=\"%" PRId64 "\" class=\"card\" vector-effect=\"non-scaling-stroke\"/><g transform=\"translate(0 .5)\">\n",
+                LEFT, top, width / (double)columns, height / (double)rows, columns, rows);
+    hd_pixels_draw(out, pixel, rows, columns, hops_looks);
     hd_text_add(out, "</g></g>\n");
 }
 

@@ -158,6 +158,7 @@ static void add_strides(hd_text *text, const char *field, hd_attention_strides s
 
 static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bool backward)
 {
+    for (int c = 0; c < a->covers; c++) if (a->cover[c]->rows) return hd_attention_rows(a, target, backward);
     hd_attention_plan plan = { 0 };
     const int64_t vl = target->vl, dp = round_up(a->head_dim, vl);
     const int64_t owners = backward ? a->batch * a->kv_heads : a->batch * a->heads;

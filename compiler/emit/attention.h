@@ -49,6 +49,8 @@ typedef struct hd_attention_plan {
     double useful_flops;                        /* 4 (forward) or 10 (backward) * head_dim * kept pairs */
 } hd_attention_plan;
 
+/* What both give where a cover lists its rows (attention_rows.c). */
+hd_attention_plan hd_attention_rows(const hd_attention *, const hd_target *, bool backward);
 hd_attention_plan hd_attention_forward(const hd_attention *, const hd_target *);
 hd_attention_plan hd_attention_backward(const hd_attention *, const hd_target *);
 

@@ -342,6 +342,11 @@ local function attention_attributes(what, o)
   return attributes
 end
 
+local function check_lengths(patterns, q, k)
+  local queries, keys = shape_of(q), shape_of(k)
+  for _, p in ipairs(patterns) do core.check_lengths(p, queries[#queries - 1], keys[#keys - 1]) end
+end
+
 -- out_i = sum_j softmax_j(scale q_i . k_j) v_j over the keys j that the pattern keeps for query i; a query without keys gets 0.
 -- layout "heads_last": q [..., queries, heads * head_dim], k, v [..., keys, kv_heads * head_dim];
 -- "heads_first": q [..., heads, queries, head_dim], k, v [..., kv_heads, keys, head_dim].
@@ -349,8 +354,9 @@ end
 -- lse = true returns log sum_j exp(scale q_i . k_j), [..., heads, queries], as a second result.
 function hd.attention(q, k, v, given)
   local o = options("hd.attention", given, { "heads", "kv_heads", "pattern", "scale", "layout", "lse" })
-  local out = add("attention", { tensor("hd.attention: q", q), tensor("hd.attention: k", k), tensor("hd.attention: v", v) },
-                  attention_attributes("hd.attention", o))
+  local attributes = attention_attributes("hd.attention", o)
+  local out = add("attention", { tensor("hd.attention: q", q), tensor("hd.attention: k", k), tensor("hd.attention: v", v) }, attributes)
+  check_lengths(attributes.patterns, q, k)
   if o.lse then return out, core.result(out, 1) end
   return out
 end

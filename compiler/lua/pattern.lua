@@ -138,6 +138,195 @@ function P.per_head(heads, make)
   return list
 end
 
+---------------------------------------------------------------------------------------------------- grids
+
+local function sizes(what, given, least, axes)
+  if math.type(given) == "integer" and axes then local list = {} for k = 1, axes do list[k] = given end given = list end
+  if type(given) ~= "table" or #given == 0 or axes and #given ~= axes then
+    fail("%s must be a list of %s whole numbers, one for each axis, got %s", what, axes or "1 to 4", type(given) == "table" and "a list of " .. #given or kind_of(given))
+  end
+  if #given > 4 then fail("%s: a grid has at most 4 axes, got %d", what, #given) end
+  for k, value in ipairs(given) do integer(("%s: axis %d"):format(what, k), value, least) end
+  return given
+end
+
+local function flags(what, given, axes)
+  local list = type(given) == "table" and given or {}
+  if type(given) == "table" and #given ~= axes then fail("%s must have %d elements, one for each axis, got %d", what, axes, #given) end
+  for k = 1, axes do list[k] = flag(what, type(given) == "table" and given[k] or type(given) ~= "table" and given or false, false) end
+  return list
+end
+
+-- Keys that differ from the query's own at most in one coordinate, of axis `axis` (from 1), of a grid in row-major order.
+-- size = { rows, columns }: axis 1 is the column through the query (its row changes), axis 2 the row.
+function P.axis(given)
+  table_of("P.axis", given, "{ size = { 32, 32 }, axis = 1 }")
+  local o = options("P.axis", given, { "size", "axis" })
+  local size = sizes("P.axis: size", o.size)
+  local axis = integer("P.axis: axis", o.axis)
+  if axis > #size then fail("P.axis: axis %d does not exist; the grid has %d", axis, #size) end
+  local inner = 1
+  for k = axis + 1, #size do inner = inner * size[k] end
+  if axis == 1 then return P.stride(inner) end
+  return inner == 1 and P.chunk(size[axis]) or P.chunk(inner * size[axis]) & P.stride(inner)
+end
+
+-- All axes of a grid, or those of the list `axes`.
+function P.axial(given)
+  table_of("P.axial", given, "{ size = { 32, 32 } }")
+  local o = options("P.axial", given, { "size", "axes" })
+  local list, axes = {}, o.axes
+  if axes == nil then axes = {} for k = 1, #sizes("P.axial: size", o.size) do axes[k] = k end end
+  if type(axes) ~= "table" or #axes == 0 then fail("P.axial: axes must be a list of axes, got %s", kind_of(axes)) end
+  for k, axis in ipairs(axes) do list[k] = P.axis { size = o.size, axis = axis } end
+  return union(list)
+end
+
+-- Keys at most so many steps before and after the query's own coordinate, on every axis; not moved at the ends. Numbers or lists
+-- of one for each axis. start: the grid's first position, when others come before it (a text before an image).
+function P.grid_window(given)
+  local what = "P.grid_window"
+  table_of(what, given, "{ size = { 32, 32 }, before = 3, after = 3 }")
+  local o = options(what, given, { "size", "before", "after", "dilation", "start" })
+  local size = sizes(what .. ": size", o.size)
+  local before, after = sizes(what .. ": before", o.before or 0, 0, #size), sizes(what .. ": after", o.after or 0, 0, #size)
+  local dilation, axes = sizes(what .. ": dilation", o.dilation or 1, 1, #size), {}
+  for k, n in ipairs(size) do axes[k] = { kind = "window", size = n, left = before[k], right = after[k], dilation = dilation[k] } end
+  return core.grid(integer(what .. ": start", o.start or 0, 0), table.unpack(axes))
+end
+
+-- Neighbourhood attention as NATTEN defines it (Hassani et al. 2023 and 2025, arXiv 2204.07143, 2504.16922): `kernel` keys around
+-- the query on every axis, moved inward at the ends so that there are always so many. stride: so many neighbours share a
+-- neighbourhood (kernel = stride: Swin's windows). dilation: every dilation-th. causal: only keys up to the own coordinate.
+function P.natten(given)
+  local what = "P.natten"
+  table_of(what, given, "{ size = { 64, 64 }, kernel = 7 }")
+  local o = options(what, given, { "size", "kernel", "stride", "dilation", "causal", "start" })
+  local size = sizes(what .. ": size", o.size)
+  local kernel, stride = sizes(what .. ": kernel", o.kernel, 1, #size), sizes(what .. ": stride", o.stride or 1, 1, #size)
+  local dilation, causal, axes = sizes(what .. ": dilation", o.dilation or 1, 1, #size), flags(what .. ": causal", o.causal, #size), {}
+  for k, n in ipairs(size) do
+    if kernel[k] * dilation[k] > n then fail("%s: axis %d: kernel %d times dilation %d is more than its %d positions", what, k, kernel[k], dilation[k], n) end
+    if stride[k] > kernel[k] then fail("%s: axis %d: stride %d is more than the kernel of %d; keys between neighbourhoods would be lost", what, k, stride[k], kernel[k]) end
+    axes[k] = { kind = "clamped", size = n, kernel = kernel[k], stride = stride[k], dilation = dilation[k], causal = causal[k] }
+  end
+  return core.grid(integer(what .. ": start", o.start or 0, 0), table.unpack(axes))
+end
+
+-- Swin (Liu et al. 2021, arXiv 2103.14030): the grid cut into windows of `window` positions on every axis, the cuts moved by
+-- `shift`; windows at the ends are smaller then, as Swin's masks make them.
+function P.swin(given)
+  local what = "P.swin"
+  table_of(what, given, "{ size = { 56, 56 }, window = 7, shift = 3 }")
+  local o = options(what, given, { "size", "window", "shift" })
+  local size = sizes(what .. ": size", o.size)
+  local window, shift, axes = sizes(what .. ": window", o.window, 1, #size), sizes(what .. ": shift", o.shift or 0, 0, #size), {}
+  for k, n in ipairs(size) do axes[k] = { kind = "chunk", size = n, kernel = window[k], offset = (window[k] - shift[k] % window[k]) % window[k] } end
+  return core.grid(0, table.unpack(axes))
+end
+
+---------------------------------------------------------------------------------------------------- data
+
+-- Keys of the query's own document, for documents of these lengths one after the other.
+function P.documents(lengths)
+  if type(lengths) ~= "table" or #lengths == 0 then fail("P.documents takes the list of their lengths, got %s", type(lengths) == "table" and "an empty list" or kind_of(lengths)) end
+  return core.documents(lengths)
+end
+
+-- Blocks of `block` positions: layout is a list of rows of 0 and 1 (one for each block of keys), or rows a list, for each block
+-- of queries, of the blocks of keys it reads, from 0; then columns says how many blocks of keys there are (as many as rows).
+function P.blocks(given)
+  local what = "P.blocks"
+  table_of(what, given, "{ block = 64, layout = { { 1, 0 }, { 1, 1 } } }")
+  local o = options(what, given, { "block", "layout", "rows", "columns" })
+  local block, rows, columns = integer(what .. ": block", o.block), o.rows, o.columns
+  if (o.layout == nil) == (o.rows == nil) then fail("%s: give layout (rows of 0 and 1) or rows (lists of blocks)", what) end
+  local list = o.layout or rows
+  if type(list) ~= "table" or #list == 0 then fail("%s: %s must be a list of rows, got %s", what, o.layout and "layout" or "rows", kind_of(list)) end
+  if o.layout then
+    rows, columns = {}, nil
+    for r, row in ipairs(o.layout) do
+      if type(row) ~= "table" or columns and #row ~= columns then fail("%s: row %d of the layout must have %s elements, got %s", what, r - 1, columns or "some", type(row) == "table" and #row or kind_of(row)) end
+      columns, rows[r] = #row, {}
+      for c, value in ipairs(row) do
+        if value ~= 0 and value ~= 1 then fail("%s: row %d, column %d of the layout is %s; valid: 0 and 1", what, r - 1, c - 1, kind_of(value)) end
+        if value == 1 then rows[r][#rows[r] + 1] = c - 1 end
+      end
+    end
+  end
+  return core.blocks(block, integer(what .. ": columns", columns or #list), rows, ("blocks of %d"):format(block))
+end
+
+-- A generator of whole numbers below n that gives the same ones everywhere: splitmix64 (Steele et al. 2014).
+local function random_below(seed)
+  local state = seed
+  return function(n)
+    state = state + 0x9E3779B97F4A7C15
+    local z = state
+    z = (z ~ (z >> 30)) * 0xBF58476D1CE4E5B9
+    z = (z ~ (z >> 27)) * 0x94D049BB133111EB
+    return (z ~ (z >> 31)) % n
+  end
+end
+
+-- For each block of `block` queries, `count` blocks of keys drawn without repetition: all of the length's, or, causal, those
+-- up to its own; not those within `apart` blocks of its own (apart = 1: its neighbours and itself), nor the first `after`, nor
+-- the last `before_end`. Rows with fewer to choose from read them all. The same seed gives the same blocks on every machine.
+function P.random_blocks(given)
+  local what = "P.random_blocks"
+  table_of(what, given, "{ length = 4096, block = 64, count = 3, seed = 1 }")
+  local o = options(what, given, { "length", "block", "count", "seed", "causal", "apart", "after", "before_end" })
+  local length, block, count = integer(what .. ": length", o.length), integer(what .. ": block", o.block), integer(what .. ": count", o.count, 0)
+  local apart, after, before_end = integer(what .. ": apart", o.apart or -1, -1), integer(what .. ": after", o.after or 0, 0), integer(what .. ": before_end", o.before_end or 0, 0)
+  local causal, below = flag(what .. ": causal", o.causal, false), random_below(integer(what .. ": seed", o.seed or 0, 0))
+  local all, rows = (length + block - 1) // block, {}
+  for r = 0, all - 1 do
+    -- candidates: two ranges of blocks, before and after the own neighbourhood
+    local last = causal and r or all - 1 - before_end
+    local near, far = math.min(r - apart, last + 1), math.max(r + apart + 1, after)
+    if apart < 0 then near, far = last + 1, last + 1 end
+    local left, right = math.max(0, near - after), math.max(0, last + 1 - far)
+    local taken, row = {}, {}
+    for k = 0, math.min(count, left + right) - 1 do       -- Floyd's method would do as well; swaps keep every choice equally likely
+      local pick = k + below(left + right - k)
+      local value = taken[pick] or pick
+      taken[pick] = taken[k] or k
+      row[#row + 1] = value < left and after + value or far + value - left
+    end
+    rows[r + 1] = row
+  end
+  return core.blocks(block, all, rows, ("%d random blocks of %d"):format(count, block))
+end
+
+-- A graph: query `destination` reads key `source`. file: text of "source destination" lines in the spec's folder; or list = { {
+-- source, destination }, ... }. symmetric: both ways. self: every node reads itself.
+function P.edges(given)
+  local what = "P.edges"
+  table_of(what, given, "{ nodes = 2708, file = \"edges.txt\", symmetric = true, self = true }")
+  local o = options(what, given, { "nodes", "file", "list", "symmetric", "self" })
+  if (o.file == nil) == (o.list == nil) then fail("%s: give file (its name) or list (of { source, destination })", what) end
+  if o.file ~= nil and type(o.file) ~= "string" then fail("%s: file must be a file's name, got %s", what, kind_of(o.file)) end
+  if o.list ~= nil and type(o.list) ~= "table" then fail("%s: list must be a list of { source, destination }, got %s", what, kind_of(o.list)) end
+  return core.edges(integer(what .. ": nodes", o.nodes), flag(what .. ": symmetric", o.symmetric, false), flag(what .. ": self", o.self, false), o.file or o.list)
+end
+
+-- Any pairs: file, in the spec's folder, holds a 0 or 1 for every pair, query by query, as text or as bytes of these values.
+function P.mask(given)
+  local what = "P.mask"
+  table_of(what, given, "{ file = \"mask.txt\", queries = 128 }")
+  local o = options(what, given, { "file", "queries", "keys" })
+  if type(o.file) ~= "string" then fail("%s: file must be a file's name, got %s", what, kind_of(o.file)) end
+  local queries = integer(what .. ": queries", o.queries)
+  return core.mask(o.file, queries, integer(what .. ": keys", o.keys or queries))
+end
+
+-- Pairs for which f(i, j) is true: asked for each of at most 4096 x 4096. keys: as many as queries.
+function P.predicate(f, queries, keys)
+  if type(f) ~= "function" then fail("P.predicate takes a function of query and key, then the length, got %s", kind_of(f)) end
+  queries = integer("P.predicate: the length", queries)
+  return core.predicate(f, queries, integer("P.predicate: the number of keys", keys or queries))
+end
+
 ---------------------------------------------------------------------------------------------------- well-known combinations
 
 -- Child et al. 2019 (arXiv 1904.10509), strided, both parts in one head: the last l keys and every l-th before.
@@ -230,6 +419,26 @@ end
 function P.llama4_chunked(given)
   table_of("P.llama4_chunked", given, "{ chunk = 8192 }")
   return P.causal() & P.chunk(integer("P.llama4_chunked: chunk", options("P.llama4_chunked", given, { "chunk" }).chunk))
+end
+
+-- BigBird (Zaheer et al. 2020, arXiv 2007.14062), block by block: `window` blocks around the own, the first and the last block
+-- (global = 2: both directions; 1: the first alone; 0: none), and `random` others, drawn anew for each `seed` (a layer's number).
+-- causal: only blocks up to the own, keys up to the own position; the last block is then no global one.
+function P.bigbird(given)
+  local what = "P.bigbird"
+  table_of(what, given, "{ length = 4096, block = 64 }")
+  local o = options(what, given, { "length", "block", "window", "global", "random", "seed", "causal" })
+  local length, block, window = integer(what .. ": length", o.length), integer(what .. ": block", o.block or 64), integer(what .. ": window", o.window or 3)
+  local global, causal = integer(what .. ": global", o.global or 2, 0), flag(what .. ": causal", o.causal, false)
+  if window % 2 == 0 then fail("%s: window must be odd, so many blocks on each side and the own, got %d", what, window) end
+  if global > 2 then fail("%s: global must be 0, 1 (the first block) or 2 (the last one, too), got %d", what, global) end
+  local first, last = { first = 0, last = math.min(block, length) - 1 }, { first = (length - 1) // block * block, last = length - 1 }
+  local p = P.chunk_window { chunk = block, before = window // 2, after = window // 2 }
+  if global > 0 then p = p | P.tokens(first) end
+  if global > 1 and not causal then p = p | P.tokens(last) end
+  p = p | P.random_blocks { length = length, block = block, count = o.random or 3, seed = o.seed or 0, causal = causal, apart = window // 2,
+                            after = math.min(global, 1), before_end = causal and 0 or math.max(0, global - 1) }
+  return causal and P.causal() & p or p
 end
 
 -- Jukebox (Dhariwal et al. 2020, arXiv 2005.00341): the context in blocks of `block` positions. factor 0: all before; 1: the own

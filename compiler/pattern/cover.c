@@ -480,8 +480,9 @@ static bool add_stairs(builder *b, const hd_region *r, hd_progression p)
         if (!stair(r, r->lag1 - 1, &f.lo.base, &f.lo_mul, &f.lo_div, &f.lo_phase)) return false;
     } else if (!lo_open) f.lo.base = r->q0 - last - r->k0, f.lo_mul = 1;
     int64_t kept = r->period == 1 ? l : f.k_run * max64(1, l / r->period);
-    f.what = near_chunk && far_chunk ? hd_format("%s%" PRId64 " keys of chunks of %" PRId64 ", %" PRId64 " before to %" PRId64 " after", b->where, kept, l, r->lag1 - 1, -r->lag0)
-           : hd_format("%s%" PRId64 " keys of every chunk of %" PRId64 " %s", b->where, kept, l, near_chunk ? "before" : "after");
+    if (near_chunk && far_chunk) f.what = hd_format("%s%" PRId64 " keys of chunks of %" PRId64 ", %" PRId64 " before to %" PRId64 " after", b->where, kept, l, r->lag1 - 1, -r->lag0);
+    else if (near_chunk) f.what = hd_format("%s%" PRId64 " keys of every chunk of %" PRId64 " before", b->where, kept, l);
+    else f.what = hd_format("%s%" PRId64 " keys of chunks of %" PRId64 " from %" PRId64 " before on", b->where, kept, l, r->lag1 - 1);
     add_family(b, f, &(cell){ .outer = 1 });
     return true;
 }
@@ -648,15 +649,36 @@ hd_cover *hd_cover_try(const hd_pattern *p, int64_t queries, int64_t keys)
     return b.cover;
 }
 
+/* Family 0 is home and says nothing: groups 1, all rows, no keys. */
+static hd_cover *cover_of_rows(const hd_pattern *p, int64_t queries, int64_t keys)
+{
+    hd_key_rows *rows = hd_key_rows_make(p, queries, keys);
+    if (!rows) return NULL;
+    builder b = { .cover = HD_NEW(hd_cover) };
+    b.cover->rows = rows;
+    b.cover->queries = queries;
+    b.cover->keys = keys;
+    choose_home(&b);
+    b.cover->family[0].what = "keys by rows";
+    for (int64_t i = 0; i < queries; i++) {
+        b.cover->empty_rows += rows->start[i] == rows->start[i + 1];
+        for (int64_t k = rows->start[i]; k < rows->start[i + 1]; k++) b.cover->kept_pairs += rows->run[k].end - rows->run[k].first;
+    }
+    b.cover->family[0].kept_pairs = b.cover->kept_pairs;
+    return b.cover;
+}
+
 hd_cover *hd_cover_make(const hd_pattern *p, int64_t queries, int64_t keys)
 {
     hd_cover *cover = hd_cover_try(p, queries, keys);
+    if (!cover) cover = cover_of_rows(p, queries, keys);
     if (!cover)
-        hd_fail(p->where, "pattern \"%s\" falls into more than %d families of tiles at %" PRId64 " queries and %" PRId64 " keys; strides that "
-                "divide each other, one chunk length, and windows subtracted from windows rather than strides give fewer",
-                hd_pattern_text(p), MAX_FAMILIES, queries, keys);
+        hd_fail(p->where, "pattern \"%s\" at %" PRId64 " queries and %" PRId64 " keys is neither at most %d families of tiles nor rows of at most %d runs of keys "
+                "(%d MiB); strides that divide each other, one chunk length, and windows subtracted from windows rather than strides give fewer",
+                hd_pattern_text(p), queries, keys, MAX_FAMILIES, HD_MAX_RUNS, (int)(HD_MAX_RUNS * sizeof(hd_interval) >> 20));
     return cover;
 }
+
 /* Printing: one line of totals, then one line per family. */
 
 static void print_affine(hd_text *out, const char *name, hd_affine a)
@@ -680,9 +702,14 @@ static void print_bound(hd_text *out, const char *name, hd_affine a, int64_t mul
 void hd_cover_print(const hd_cover *cover, hd_text *out)
 {
     hd_text_add(out, "cover: %" PRId64 " queries, %" PRId64 " keys, kept pairs %" PRId64 " (density %.6f), empty rows %" PRId64
-                ", families %d, table bytes 0\n",
+                ", families %d, table bytes %" PRId64 "\n",
                 cover->queries, cover->keys, cover->kept_pairs, (double)cover->kept_pairs / ((double)cover->queries * (double)cover->keys),
-                cover->empty_rows, cover->families);
+                cover->empty_rows, cover->families,
+                cover->rows ? (int64_t)sizeof(hd_interval) * cover->rows->start[cover->queries] + (int64_t)sizeof(int64_t) * (cover->queries + 1) : 0);
+    if (cover->rows) {
+        hd_text_add(out, "  all rows (home): keys by rows: %" PRId64 " runs\n", cover->rows->start[cover->queries]);
+        return;
+    }
     for (int k = 0; k < cover->families; k++) {
         const hd_family *f = &cover->family[k];
         hd_text_add(out, "  family %d%s: %s: kept pairs %" PRId64 ", groups %" PRId64, k, k ? "" : " (home)", f->what, f->kept_pairs, f->groups);

@@ -59,7 +59,23 @@ static inline int64_t hd_difference_pairs(int64_t d, int64_t queries, int64_t ke
     return end > start ? end - start : 0;
 }
 
-/* hd_cover_make, but NULL for a pattern too irregular to cover. */
+/* Runs of keys, ascending, neither touching nor overlapping; malloc'd, free(item). */
+typedef struct hd_runs { int64_t count, capacity; hd_interval *item; } hd_runs;
+/* rows.c: the keys in [low, high) of query i, appended; items before them must end below low. For operators, too. */
+void hd_row_runs(const hd_pattern *, int64_t i, int64_t low, int64_t high, hd_runs *);
+/* Terms that are no regions: documents, grids and lists. */
+static inline bool hd_pattern_irregular(const hd_pattern *p)
+{
+    if (p->kind >= HD_PATTERN_AND) return hd_pattern_irregular(p->a) || hd_pattern_irregular(p->b);
+    return p->kind >= HD_PATTERN_DOCUMENTS;
+}
+/* Whether a document, grid or list term keeps the pair. */
+bool hd_row_keeps(const hd_pattern *, int64_t i, int64_t j);
+/* All rows; NULL if they hold more than HD_MAX_RUNS runs. */
+enum { HD_MAX_RUNS = 1 << 23 };
+hd_key_rows *hd_key_rows_make(const hd_pattern *, int64_t queries, int64_t keys);
+
+/* hd_cover_make, but NULL for a pattern that families do not cover. */
 hd_cover *hd_cover_try(const hd_pattern *, int64_t queries, int64_t keys);
 
 #endif

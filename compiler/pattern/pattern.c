@@ -26,6 +26,7 @@ bool hd_pattern_keeps(const hd_pattern *p, int64_t i, int64_t j)
     case HD_PATTERN_RESIDUES: return j % p->stride >= p->first && j % p->stride < p->end;
     case HD_PATTERN_KEYS:   return j >= p->first && j < p->end;
     case HD_PATTERN_QUERIES: return i >= p->first && i < p->end;
+    case HD_PATTERN_DOCUMENTS: case HD_PATTERN_GRID: case HD_PATTERN_LIST: return hd_row_keeps(p, i, j);
     case HD_PATTERN_AND:    return hd_pattern_keeps(p->a, i, j) && hd_pattern_keeps(p->b, i, j);
     case HD_PATTERN_OR:     return hd_pattern_keeps(p->a, i, j) || hd_pattern_keeps(p->b, i, j);
     case HD_PATTERN_MINUS:  return hd_pattern_keeps(p->a, i, j) && !hd_pattern_keeps(p->b, i, j);
@@ -67,6 +68,7 @@ static void validate(const hd_pattern *p, int *terms)
             hd_fail(p->where, "global %s from %" PRId64 " to below %" PRId64 ": valid is 0 <= first < end",
                     p->kind == HD_PATTERN_KEYS ? "keys" : "queries", p->first, p->end);
         return;
+    case HD_PATTERN_DOCUMENTS: case HD_PATTERN_GRID: case HD_PATTERN_LIST: return;      /* checked where they are made: spec/pattern_data.c */
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS:
         validate(p->a, terms);
         validate(p->b, terms);
@@ -79,6 +81,44 @@ void hd_pattern_validate(const hd_pattern *p)
 {
     int terms = 0;
     validate(p, &terms);
+}
+
+void hd_pattern_check_lengths(const hd_pattern *p, int64_t queries, int64_t keys)
+{
+    int64_t longest = queries > keys ? queries : keys;
+    switch (p->kind) {
+    case HD_PATTERN_KEYS:
+        if (p->end > keys) hd_fail(p->where, "key %" PRId64 " does not exist: there are %" PRId64 " keys, 0 to %" PRId64, p->end - 1, keys, keys - 1);
+        return;
+    case HD_PATTERN_QUERIES:
+        if (p->end > queries) hd_fail(p->where, "query %" PRId64 " does not exist: there are %" PRId64 " queries, 0 to %" PRId64, p->end - 1, queries, queries - 1);
+        return;
+    case HD_PATTERN_DOCUMENTS:
+        if (p->document[p->documents] != longest)
+            hd_fail(p->where, "the documents hold %" PRId64 " positions, the length is %" PRId64 "; their lengths must add up to it", p->document[p->documents], longest);
+        return;
+    case HD_PATTERN_GRID: {
+        int64_t size = p->grid->first;
+        for (int64_t k = 0, cells = 1; k < p->grid->axes; k++) {
+            cells *= p->grid->axis[k].size;
+            if (k + 1 == p->grid->axes) size += cells;
+        }
+        if (size > longest) hd_fail(p->where, "the grid ends at position %" PRId64 ", the length is %" PRId64 "; a grid must fit into it", size, longest);
+        return;
+    }
+    case HD_PATTERN_LIST: {
+        int64_t block = p->list->block, rows = (queries + block - 1) / block, columns = (keys + block - 1) / block;
+        if (p->list->rows != rows || p->list->columns != columns)
+            hd_fail(p->where, "%s: made for %" PRId64 " queries and %" PRId64 " keys, used with %" PRId64 " and %" PRId64, p->list->what, p->list->rows * block,
+                    p->list->columns * block, queries, keys);
+        return;
+    }
+    case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS:
+        hd_pattern_check_lengths(p->a, queries, keys);
+        hd_pattern_check_lengths(p->b, queries, keys);
+        return;
+    default: return;
+    }
 }
 
 /* Sets of differences. */
@@ -155,6 +195,14 @@ static void fill(const hd_pattern *p, const line *l, uint64_t *bits)
     case HD_PATTERN_QUERIES: {
         int64_t i = l->row ? l->origin : r->q0;
         if (i >= p->first && i < p->end) set_range(bits, l->count, 0, l->count);
+        return;
+    }
+    case HD_PATTERN_DOCUMENTS: case HD_PATTERN_GRID: case HD_PATTERN_LIST: {
+        assert(l->row);
+        hd_runs runs = { 0, 0, NULL };
+        hd_row_runs(p, l->origin, 0, l->count, &runs);
+        for (int64_t k = 0; k < runs.count; k++) set_range(bits, l->count, runs.item[k].first, runs.item[k].end);
+        free(runs.item);
         return;
     }
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: break;
@@ -271,6 +319,8 @@ int64_t hd_pattern_empty_rows(const hd_pattern *p, int64_t queries, int64_t keys
 
 static bool cover_is_causal(const hd_cover *cover)
 {
+    for (int64_t i = 0; cover->rows && i < cover->queries; i++)
+        if (cover->rows->start[i + 1] > cover->rows->start[i] && cover->rows->run[cover->rows->start[i + 1] - 1].end > i + 1) return false;
     for (int k = 0; k < cover->families; k++) {
         const hd_family *f = &cover->family[k];
         for (int64_t g = 0; g < f->groups; g++) {
@@ -309,6 +359,24 @@ static void chunk_text(const hd_pattern *p, hd_text *text)
     else hd_text_add(text, "chunks of %" PRId64 ", %" PRId64 " before to %" PRId64 " after", p->chunk, p->left, p->right);
 }
 
+static void grid_text(const hd_grid *g, hd_text *text)
+{
+    hd_text_add(text, "neighbourhood");
+    for (int k = 0; k < g->axes; k++) {
+        const hd_axis *a = &g->axis[k];
+        hd_text_add(text, k ? " x " : " of ");
+        if (a->kind == HD_AXIS_ALL) hd_text_add(text, "all");
+        else if (a->kind == HD_AXIS_CHUNK) hd_text_add(text, "chunks of %" PRId64, a->kernel);
+        else if (a->kind == HD_AXIS_WINDOW) hd_text_add(text, "%" PRId64 "+1+%" PRId64, a->left, a->right);
+        else hd_text_add(text, "%" PRId64 "%s", a->kernel, a->causal ? " causal" : "");
+        if (a->kind == HD_AXIS_CLAMPED && a->stride > 1) hd_text_add(text, " stride %" PRId64, a->stride);
+        if (a->kind <= HD_AXIS_CLAMPED && a->dilation > 1) hd_text_add(text, " dilation %" PRId64, a->dilation);
+    }
+    hd_text_add(text, " on");
+    for (int k = 0; k < g->axes; k++) hd_text_add(text, "%s%" PRId64, k ? " x " : " ", g->axis[k].size);
+    if (g->first) hd_text_add(text, " from %" PRId64, g->first);
+}
+
 static void add_text(const hd_pattern *p, hd_text *text)
 {
     switch (p->kind) {
@@ -320,6 +388,9 @@ static void add_text(const hd_pattern *p, hd_text *text)
     case HD_PATTERN_RESIDUES: hd_text_add(text, "residues %" PRId64 "..%" PRId64 " of %" PRId64, p->first, p->end - 1, p->stride); return;
     case HD_PATTERN_KEYS:   hd_text_add(text, "keys %" PRId64 "..%" PRId64, p->first, p->end - 1); return;
     case HD_PATTERN_QUERIES: hd_text_add(text, "queries %" PRId64 "..%" PRId64, p->first, p->end - 1); return;
+    case HD_PATTERN_DOCUMENTS: hd_text_add(text, "%" PRId64 " documents", p->documents); return;
+    case HD_PATTERN_GRID:   grid_text(p->grid, text); return;
+    case HD_PATTERN_LIST:   hd_text_add(text, "%s", p->list->what); return;
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: break;
     }
     const hd_pattern *side[2] = { p->a, p->b };
@@ -340,6 +411,24 @@ char *hd_pattern_text(const hd_pattern *p)
     return text.data;
 }
 
+static bool grid_equal(const hd_grid *g, const hd_grid *h)
+{
+    bool same = g->axes == h->axes && g->first == h->first;
+    for (int k = 0; k < g->axes && same; k++) {
+        const hd_axis *a = &g->axis[k], *b = &h->axis[k];
+        same = a->kind == b->kind && a->causal == b->causal && a->size == b->size && a->left == b->left && a->right == b->right &&
+               a->kernel == b->kernel && a->stride == b->stride && a->dilation == b->dilation && a->offset == b->offset;
+    }
+    return same;
+}
+
+static bool lists_equal(const hd_key_lists *a, const hd_key_lists *b)
+{
+    if (a == b) return true;
+    return a->block == b->block && a->rows == b->rows && a->columns == b->columns && !memcmp(a->start, b->start, sizeof *a->start * (size_t)(a->rows + 1)) &&
+           !memcmp(a->run, b->run, sizeof *a->run * (size_t)a->start[a->rows]);
+}
+
 bool hd_pattern_equal(const hd_pattern *p, const hd_pattern *q)
 {
     if (p == q) return true;
@@ -351,6 +440,10 @@ bool hd_pattern_equal(const hd_pattern *p, const hd_pattern *q)
     case HD_PATTERN_CHUNK: return p->chunk == q->chunk && p->left == q->left && p->right == q->right;
     case HD_PATTERN_RESIDUES: return p->stride == q->stride && p->first == q->first && p->end == q->end;
     case HD_PATTERN_KEYS: case HD_PATTERN_QUERIES: return p->first == q->first && p->end == q->end;
+    case HD_PATTERN_DOCUMENTS:
+        return p->documents == q->documents && !memcmp(p->document, q->document, sizeof *p->document * (size_t)(p->documents + 1));
+    case HD_PATTERN_GRID: return grid_equal(p->grid, q->grid);
+    case HD_PATTERN_LIST: return lists_equal(p->list, q->list);
     case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: return hd_pattern_equal(p->a, q->a) && hd_pattern_equal(p->b, q->b);
     }
     return false;

@@ -16,8 +16,34 @@ typedef enum hd_pattern_kind {
     HD_PATTERN_RESIDUES,    /* first <= j mod stride < end */
     HD_PATTERN_KEYS,        /* first <= j < end: global keys; a prefix is first = 0 */
     HD_PATTERN_QUERIES,     /* first <= i < end: global queries */
+    HD_PATTERN_DOCUMENTS,   /* i and j in the same document */
+    HD_PATTERN_GRID,        /* j in i's neighbourhood on a grid */
+    HD_PATTERN_LIST,        /* j in the list of i: edges, masks, block layouts */
     HD_PATTERN_AND, HD_PATTERN_OR, HD_PATTERN_MINUS     /* of a and b */
 } hd_pattern_kind;
+
+typedef struct hd_interval { int64_t first, end; } hd_interval;      /* end not included */
+
+/* Keys listed for every query, both in units of `block` positions: those of block row r are run[start[r]] .. run[start[r + 1]],
+ * ascending, neither touching nor overlapping. Edges, masks and predicates have block 1. */
+typedef struct hd_key_lists {
+    int64_t block, rows, columns;          /* columns: a multiple of block bounds the keys */
+    const int64_t *start;                  /* [rows + 1] */
+    const hd_interval *run;
+    const char *what;                      /* "500 edges" */
+} hd_key_lists;
+
+/* Positions first .. first + product of sizes, in row-major order on a grid; a pair needs a relation of coordinates x (query)
+ * and y (key) on every axis:
+ *   HD_AXIS_WINDOW   x - left * dilation <= y <= x + right * dilation, (x - y) mod dilation == 0
+ *   HD_AXIS_CLAMPED  NATTEN's: `kernel` coordinates around x, moved inward at the ends so that there are always so many; stride
+ *                    neighbours share one neighbourhood; with dilation on every dilation-th coordinate; causal: only y <= x
+ *   HD_AXIS_CHUNK    floor((x + offset) / kernel) == floor((y + offset) / kernel)
+ *   HD_AXIS_ALL      any */
+enum { HD_MAX_AXES = 4 };
+typedef enum hd_axis_kind { HD_AXIS_WINDOW, HD_AXIS_CLAMPED, HD_AXIS_CHUNK, HD_AXIS_ALL } hd_axis_kind;
+typedef struct hd_axis { hd_axis_kind kind; bool causal; int64_t size, left, right, kernel, stride, dilation, offset; } hd_axis;
+typedef struct hd_grid { int axes; int64_t first; hd_axis axis[HD_MAX_AXES]; } hd_grid;
 
 typedef struct hd_pattern {
     hd_pattern_kind kind;
@@ -25,6 +51,9 @@ typedef struct hd_pattern {
     int64_t stride, chunk;          /* stride: also the period of residues */
     int64_t first, end;             /* residues, keys, queries */
     const struct hd_pattern *a, *b;
+    int64_t documents; const int64_t *document;     /* where each begins, and [documents] where the last one ends */
+    const hd_grid *grid;
+    const hd_key_lists *list;
     hd_where where;
 } hd_pattern;
 
@@ -33,6 +62,8 @@ typedef struct hd_pattern {
 bool hd_pattern_keeps(const hd_pattern *, int64_t i, int64_t j);
 /* Fails at pattern->where for parameters that make no sense (window without keys, stride < 1, an empty range). */
 void hd_pattern_validate(const hd_pattern *);
+/* Fails at pattern->where if a term names positions beyond the lengths, or documents or lists that end before them. */
+void hd_pattern_check_lengths(const hd_pattern *, int64_t queries, int64_t keys);
 /* Keys of row i below `keys`, ascending, as progressions (start, step, count). Returns their number; list in the arena. */
 typedef struct hd_progression { int64_t start, step, count; } hd_progression;
 int hd_pattern_row(const hd_pattern *, int64_t i, int64_t keys, hd_progression **list);
@@ -69,14 +100,24 @@ typedef struct hd_family {
 /* One group with its counts clipped to the lengths. */
 typedef struct hd_group { int64_t q_start, q_step, q_count, k_start, k_step, k_run, k_count, lo, hi; } hd_group;
 
+/* The keys of every row, as runs: what a pattern too irregular for families becomes. */
+typedef struct hd_key_rows {
+    int64_t *start;                  /* [queries + 1]: row i is run[start[i]] .. run[start[i + 1]], ascending, not touching */
+    hd_interval *run;
+} hd_key_rows;
+
 typedef struct hd_cover {
+    const hd_key_rows *rows;             /* NULL; or all keys of all rows, and then family 0 has groups 1 and empty intervals */
     int64_t queries, keys;
     int families; hd_family *family;     /* family 0 is home: its groups list every query row exactly once (possibly with an empty interval) and it normalises, last */
     int64_t kept_pairs, empty_rows;
 } hd_cover;
 
-/* Disjoint and exact: each kept pair in exactly one family. Fails at the pattern's line if it is too irregular. */
+/* Disjoint and exact: each kept pair in exactly one family, or all of them in `rows`, where families would be too many or could
+ * not say it. Fails at the pattern's line if the rows take too much memory. */
 hd_cover *hd_cover_make(const hd_pattern *, int64_t queries, int64_t keys);
+/* The rows of a cover made of families. */
+const hd_key_rows *hd_cover_rows(const hd_cover *);
 hd_group hd_family_group(const hd_cover *, const hd_family *, int64_t group);
 /* Position of key index u of a group. */
 int64_t hd_group_key(const hd_group *, int64_t u);

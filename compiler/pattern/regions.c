@@ -128,9 +128,9 @@ static bool join(hd_region *a, const hd_region *b, int axis)
     return true;
 }
 
-/* One step towards fewer regions: what one of two neighbours keeps and the other keeps as well becomes theirs together.
- * Neighbours along the lags need only agree where the other's differences can lie. */
-static bool join_neighbours(hd_regions *list)
+/* One step towards fewer regions: what one of two neighbours keeps and the other keeps as well becomes theirs together; whole:
+ * only if nothing is left of the other. Neighbours along the lags need only agree where the other's differences can lie. */
+static bool join_neighbours(hd_regions *list, bool whole)
 {
     for (int axis = 0; axis < AXES; axis++)
         for (int a = 0; a < list->count; a++)
@@ -140,7 +140,7 @@ static bool join_neighbours(hd_regions *list)
                 int64_t low, high;
                 if (a == b || !join(&joint, &y->r, axis)) continue;
                 hd_lag_reach(&y->r, &low, &high);
-                if (!is_subset(&x->d, &y->d, low, high)) continue;
+                if (!is_subset(&x->d, &y->d, low, high) || (whole && !is_subset(&y->d, &x->d, low, high))) continue;
                 subtract(&y->d, &x->d, low, high);
                 x->r = joint;
                 if (is_empty(y)) drop(list, b);
@@ -177,6 +177,8 @@ static void add(hd_regions *list, const hd_pattern *p, hd_region r, int64_t quer
 
 bool hd_regions_make(hd_regions *list, const hd_pattern *p, int64_t queries, int64_t keys)
 {
+    list->count = 0;
+    if (hd_pattern_irregular(p)) return false;
     plane pl = { .period = 1 };
     find_periods(&pl, p, max64(queries, keys));
     breaks *axis[] = { &pl.queries, &pl.keys, &pl.residues, &pl.lags };
@@ -195,7 +197,7 @@ bool hd_regions_make(hd_regions *list, const hd_pattern *p, int64_t queries, int
                                          pl.residues.at[r], pl.residues.at[r + 1], pl.chunk, pl.lags.at[g], pl.lags.at[g + 1] };
                     add(list, p, region, queries, keys);
                 }
-    while (join_neighbours(list)) { }
+    while (join_neighbours(list, true) || join_neighbours(list, false)) { }
     for (int k = 0; k < list->count; k++) forget_lags(&list->item[k]);
     return true;
 }

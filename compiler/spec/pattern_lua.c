@@ -23,7 +23,7 @@ static const hd_pattern *check_pattern(lua_State *L, int index, const char *what
     return pattern;
 }
 
-static int push_pattern(lua_State *L, hd_pattern value)
+int hd_pattern_lua_push(lua_State *L, hd_pattern value)
 {
     value.where = hd_sandbox_state(L)->where;
     hd_pattern *pattern = HD_NEW(hd_pattern);
@@ -53,7 +53,7 @@ static int make(lua_State *L)
         if (strcmp(kinds[k].name, name)) continue;
         hd_pattern p = { .kind = kinds[k].kind };
         for (int f = 0; f < kinds[k].fields; f++) *(int64_t *)((char *)&p + kinds[k].field[f]) = luaL_checkinteger(L, 2 + f);
-        return push_pattern(L, p);
+        return hd_pattern_lua_push(L, p);
     }
     return luaL_error(L, "no such pattern");
 }
@@ -62,7 +62,7 @@ static int combine(lua_State *L, hd_pattern_kind kind, const char *sign)
 {
     const hd_pattern *a = check_pattern(L, 1, hd_format("the left side of %s", sign));
     const hd_pattern *b = check_pattern(L, 2, hd_format("the right side of %s", sign));
-    return push_pattern(L, (hd_pattern){ .kind = kind, .a = a, .b = b });
+    return hd_pattern_lua_push(L, (hd_pattern){ .kind = kind, .a = a, .b = b });
 }
 
 static int and(lua_State *L) { return combine(L, HD_PATTERN_AND, "&"); }
@@ -148,6 +148,13 @@ static int is_pattern(lua_State *L)
     return 1;
 }
 
+/* check_lengths(pattern, queries, keys): fails at the pattern's line if it does not fit. */
+static int check_lengths(lua_State *L)
+{
+    hd_pattern_check_lengths(check_pattern(L, 1, "attention: the pattern"), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3));
+    return 0;
+}
+
 static int unknown_question(lua_State *L)
 {
     hd_fail(hd_sandbox_state(L)->where, "a pattern has no '%s'; it has row, kept_pairs, empty_rows, keeps, is_causal, and the operators & | -",
@@ -156,7 +163,7 @@ static int unknown_question(lua_State *L)
 
 void hd_pattern_lua_open(lua_State *L)
 {
-    static const luaL_Reg function[] = { { "pattern", make }, { "is_pattern", is_pattern }, { NULL, NULL } };
+    static const luaL_Reg function[] = { { "pattern", make }, { "is_pattern", is_pattern }, { "check_lengths", check_lengths }, { NULL, NULL } };
     static const luaL_Reg operator[] = {
         { "__band", and }, { "__bor", or }, { "__sub", minus }, { "__eq", equal }, { "__tostring", text }, { NULL, NULL },
     };

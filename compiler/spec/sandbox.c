@@ -1,7 +1,7 @@
 /* Runs a spec where it can do no harm.
  *
  * The spec is evaluated in a forked child. Lua there has no files, no processes, no way to load code but `require` of text
- * files in the spec's own folder. Every limit ends the child at once instead of raising a Lua error, so pcall sees none of
+ * files in the spec's own folder; patterns may name edge lists and masks there (pattern_data.c). Every limit ends the child at once instead of raising a Lua error, so pcall sees none of
  * them; a C function that runs for ever (string.rep, a pattern that backtracks) is ended from outside:
  *
  *     memory          the allocator ends the child; RLIMIT_AS stands behind it
@@ -36,7 +36,7 @@
 #endif
 #endif
 
-enum { HOOK_INSTRUCTIONS = 100000, MAX_SPEC_BYTES = 16 << 20 };
+enum { HOOK_INSTRUCTIONS = 100000, MAX_SPEC_BYTES = 16 << 20, MAX_DATA_BYTES = 64 << 20 };
 
 hd_spec_limits hd_spec_limit = { .memory_bytes = (int64_t)256 << 20, .instructions = 2000000000, .seconds = 10 };
 
@@ -200,6 +200,40 @@ static char *spec_folder(const char *spec)
     return slash ? hd_format("%.*s", (int)(slash - spec + 1), spec) : "";
 }
 
+/* Whether the file, links followed, lies in the folder or below it. */
+static bool is_inside(const char *folder, const char *path)
+{
+    char *real_folder = realpath(*folder ? folder : ".", NULL), *real_path = realpath(path, NULL);
+    size_t length = real_folder ? strlen(real_folder) : 0;
+    bool inside = real_path && length && !strncmp(real_path, real_folder, length) && (length == 1 || real_path[length] == '/');
+    free(real_folder);
+    free(real_path);
+    return inside;
+}
+
+char *hd_sandbox_read(lua_State *L, const char *what, const char *name, const char **path, size_t *bytes)
+{
+    hd_spec_state *state = hd_sandbox_state(L);
+    char *folder = spec_folder(state->spec);
+    struct stat status;
+    for (const char *c = name; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 127 || strchr("\"'\\", *c)) hd_fail(state->where, "%s: a file's name cannot hold quotes, backslashes or control characters", what);
+    *path = hd_format("%s%s", folder, name);
+    if (*name == '/' || (!access(*path, F_OK) && !is_inside(folder, *path)))
+        hd_fail(state->where, "%s: %s does not lie in the spec's own folder; only files there can be read", what, name);
+    if (stat(*path, &status)) hd_fail(state->where, "%s: cannot read %s: %s", what, *path, strerror(errno));
+    if (!S_ISREG(status.st_mode)) hd_fail(state->where, "%s: cannot read %s: it is no ordinary file", what, *path);
+    if (status.st_size > MAX_DATA_BYTES) hd_fail(state->where, "%s: cannot read %s: it is larger than %d MiB", what, *path, MAX_DATA_BYTES >> 20);
+    char *data = hd_read_file(*path, bytes);
+    if (!data) hd_fail(state->where, "%s: cannot read %s: %s", what, *path, strerror(errno));
+    return data;
+}
+
+void hd_sandbox_watch_lines(lua_State *L, bool lines)
+{
+    lua_sethook(L, watch, (lines ? LUA_MASKLINE | LUA_MASKRET : 0) | LUA_MASKCOUNT, HOOK_INSTRUCTIONS);
+}
+
 /* require(name): "heddle", or the text file NAME.lua beside the spec. Upvalue 1: table of what was required. */
 static int require(lua_State *L)
 {
@@ -214,12 +248,8 @@ static int require(lua_State *L)
     char *folder = spec_folder(state->spec), *path = hd_format("%s%s.lua", folder, name);
     if (access(path, F_OK))
         hd_fail(state->where, "require \"%s\": there is no file %s; \"heddle\" and the Lua files of the spec's own folder can be required", name, path);
-    char *real_folder = realpath(*folder ? folder : ".", NULL), *real_path = realpath(path, NULL);
-    size_t length = real_folder ? strlen(real_folder) : 0;
-    if (!real_path || !length || strncmp(real_path, real_folder, length) || (length > 1 && real_path[length] != '/'))
+    if (!is_inside(folder, path))
         hd_fail(state->where, "require \"%s\": %s is a link that leads out of the spec's own folder", name, path);
-    free(real_folder);
-    free(real_path);
 
     size_t bytes;
     char *text = read_text(state->where, path, &bytes);
@@ -284,6 +314,7 @@ static int open_libraries(lua_State *L)
     lua_newtable(L);                                     /* what heddle.lua alone sees */
     hd_builders_open(L);
     hd_pattern_lua_open(L);
+    hd_pattern_data_open(L);
     load_library(L, "prelude.lua");
     lua_call(L, 0, 0);
     load_library(L, "check.lua");
@@ -309,7 +340,7 @@ _Noreturn static void evaluate(hd_spec_state *state, const char *text, size_t by
     lua_State *L = lua_newstate(limited_memory, state);
     if (!L) hd_fail(state->where, "the system has no memory for the spec");
     *(hd_spec_state **)lua_getextraspace(L) = state;
-    lua_sethook(L, watch, LUA_MASKLINE | LUA_MASKRET | LUA_MASKCOUNT, HOOK_INSTRUCTIONS);
+    hd_sandbox_watch_lines(L, true);
     lua_pushcfunction(L, open_libraries);
     if (lua_pcall(L, 0, 0, 0) != LUA_OK) fail_with_lua_error(L);
     load_text(L, text, bytes, lua_pushfstring(L, "@%s", state->spec));

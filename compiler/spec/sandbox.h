@@ -23,9 +23,16 @@ typedef struct hd_spec_state {
 
 hd_spec_state *hd_sandbox_state(lua_State *);
 
-/* builders.c, pattern_lua.c: add their functions to the table on top of the stack (the one heddle.lua receives). */
+/* builders.c, pattern_lua.c, pattern_data.c: add their functions to the table on top of the stack (the one heddle.lua receives). */
 void hd_builders_open(lua_State *);
 void hd_pattern_lua_open(lua_State *);
+void hd_pattern_data_open(lua_State *);
+/* Pushes a pattern value, made at the user's line. */
+int hd_pattern_lua_push(lua_State *, struct hd_pattern);
+/* The contents of a file in the spec's folder (NUL-terminated), or failure at the user's line; what: whose argument it is. */
+char *hd_sandbox_read(lua_State *, const char *what, const char *name, const char **path, size_t *bytes);
+/* Following the user's line costs more than a short function; off while one function is called a million times. */
+void hd_sandbox_watch_lines(lua_State *, bool);
 /* The pattern at stack index, or NULL if it is something else. */
 const struct hd_pattern *hd_pattern_lua_get(lua_State *, int index);
 /* Fails at the user's line when the graph has grown past the memory limit. */

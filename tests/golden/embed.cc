@@ -2,7 +2,7 @@
 // threads are lent. Prints "same" when one thread, a pool and two calls at once give the same logits.
 #include "text.h"
 #include "attention.h"
-#include "hd_pool.h"
+#include "text_pool.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -41,8 +41,8 @@ int main()
     for (size_t i = 0; i < tokens.size(); i++) tokens[i] = int32_t(i * 7 % TEXT_VOCAB);
 
     const std::vector<float> alone = logits_of(weights.at, tokens, nullptr);
-    hd_pool *pool = hd_pool_new(3);
-    const std::vector<float> pooled = logits_of(weights.at, tokens, hd_pool_threads(pool));
+    text_pool *pool = text_pool_new(3);
+    const std::vector<float> pooled = logits_of(weights.at, tokens, text_pool_threads(pool));
     std::vector<float> first, second;
     std::thread a([&] { first = logits_of(weights.at, tokens, nullptr); }), b([&] { second = logits_of(weights.at, tokens, nullptr); });
     a.join();
@@ -52,7 +52,7 @@ int main()
     Block scratch(size_t{ATTENTION_SCRATCH_BYTES} + ATTENTION_THREAD_BYTES);
     const attention_memory memory = { nullptr, nullptr, scratch.at };
     const bool refuses = attention_forward(&memory, &none, nullptr, nullptr, nullptr, nullptr, nullptr) == -1;
-    hd_pool_free(pool);
+    text_pool_free(pool);
     const bool same = alone == pooled && alone == first && alone == second && alone[5] != alone[6];
     std::puts(!same ? "different" : refuses ? "same" : "takes no threads");
     return 0;
