@@ -115,6 +115,8 @@ static void report(hd_where where, const char *kind, const char *format, va_list
     at = (size_t)n < room ? (size_t)n : room - 1;
     n = vsnprintf(line + at, room - at, format, arguments);
     if (n > 0) at += (size_t)n < room - at ? (size_t)n : room - at - 1;
+    for (size_t i = 0; i < at; i++)          /* a spec's own text must not steer the terminal */
+        if ((unsigned char)line[i] < ' ' || line[i] == 127) line[i] = ' ';
     line[at++] = '\n';
     fflush(stdout);
     fwrite(line, 1, at, stderr);

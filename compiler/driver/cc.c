@@ -124,6 +124,7 @@ char *hd_temporary_folder(void)
         atexit(remove_temporaries);
         signal(SIGINT, on_signal);
         signal(SIGTERM, on_signal);
+        signal(SIGHUP, on_signal);
     }
     if (temporaries < 16) temporary[temporaries++] = path;
     return path;

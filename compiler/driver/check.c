@@ -81,7 +81,7 @@ static source random_source(const hd_graph *g, hd_node *n, uint64_t seed)
     uint64_t state = hd_hash(n->name, strlen(n->name), seed);
     const int64_t count = hd_elements(&n->shape);
     source s = { n, HD_NEW_ARRAY(double, count), hd_alloc(4 * (size_t)count + 4) };
-    const bool hyper = n->op == HD_OP_input && !strcmp(n->name, "hyper");
+    const bool hyper = n->op == HD_OP_input && !strcmp(n->name, "hyper") && count == HD_HYPER_COUNT;
     static const double hyper_values[HD_HYPER_COUNT] = {
         [HD_HYPER_LR] = 1e-3, [HD_HYPER_BETA1] = 0.9, [HD_HYPER_BETA2] = 0.95, [HD_HYPER_EPSILON] = 1e-8, [HD_HYPER_DECAY] = 0.1, [HD_HYPER_CLIP] = 1,
         [HD_HYPER_CORRECTION1] = 0.1, [HD_HYPER_CORRECTION2] = 0.05, [HD_HYPER_SCALE] = 1, [HD_HYPER_UPDATE] = 1 };
@@ -101,7 +101,7 @@ static source random_source(const hd_graph *g, hd_node *n, uint64_t seed)
 }
 
 /* A gradient that is zero in theory (the bias of attention's keys: softmax does not see it) holds rounding noise on both sides,
- * and AdamW blows noise up to whole steps. Below this share of the model's largest gradient a tensor counts as zero. */
+ * and AdamW blows noise up to whole steps. Below this share of the model's largest gradient an element counts as zero. */
 static const double zero_share = 1e-9;
 
 static double largest_of(int64_t count, const double *x)
@@ -222,7 +222,7 @@ int hd_command_check(const hd_options *given)
     }
     hd_tensor_file_write(in, input_count, inputs);
 
-    double *gradient = HD_NEW_ARRAY(double, sources), largest_gradient = 0;      /* by source: largest element, from the check's own entry */
+    double **gradient = HD_NEW_ARRAY(double *, sources), largest_gradient = 0;   /* by source, from the check's own entry */
     for (int pass = 0; pass < 2 * g->entries; pass++) {                          /* that entry first */
         const hd_entry *e = g->entry[pass % g->entries];
         if ((pass < g->entries) != !strcmp(e->name, "check_gradients")) continue;
@@ -232,8 +232,10 @@ int hd_command_check(const hd_options *given)
         for (int k = 0; pass < g->entries && k < e->outputs; k++)
             for (int q = 0; q < sources; q++) {
                 if (strcmp(s[q].node->name, e->output[k].name + strlen("gradient."))) continue;
-                gradient[q] = largest_of(hd_elements(&s[q].node->shape), eval->value[e->output[k].node->id]);
-                if (gradient[q] > largest_gradient) largest_gradient = gradient[q];
+                const int64_t count = hd_elements(&s[q].node->shape);
+                gradient[q] = HD_NEW_ARRAY(double, count);
+                memcpy(gradient[q], eval->value[e->output[k].node->id], sizeof(double) * (size_t)count);
+                if (largest_of(count, gradient[q]) > largest_gradient) largest_gradient = largest_of(count, gradient[q]);
             }
         const char *out = hd_format("%s/out.safetensors", folder), *after = hd_format("%s/after.safetensors", folder);
         const char *argv[16] = { program, "run", e->name, "--in", in, "--out", out };
@@ -244,12 +246,15 @@ int hd_command_check(const hd_options *given)
         if (hd_run_program(argv, &said)) hd_fail((hd_where){ o.spec, 0 }, "the program made for the check failed: %s", said);
         for (int k = 0; k < e->outputs; k++) {
             const hd_tensor_data t = hd_tensor_file_read(out, e->output[k].name);
+            for (int64_t x = 0; t.dtype == HD_I32 && x < hd_elements(&t.shape); x++) ((float *)t.data)[x] = (float)((const int32_t *)t.data)[x];
             const int kind = strncmp(e->output[k].name, "gradient.", 9) && strcmp(e->name, "backward") ? OUTPUT : GRADIENT;
             fine &= compare(kind, e->name, e->output[k].name, hd_elements(&t.shape), t.data, eval->value[e->output[k].node->id], NULL, pass < g->entries ? 1e-3 * largest_gradient : 0, o.tolerance);
         }
         for (int k = 0; e->effects && k < sources; k++) {
-            if (s[k].node->op != HD_OP_param || gradient[k] <= zero_share * largest_gradient) continue;
+            if (s[k].node->op != HD_OP_param) continue;
             const hd_tensor_data t = hd_tensor_file_read(after, s[k].node->name);
+            for (int64_t x = 0; gradient[k] && x < hd_elements(&t.shape); x++)
+                if (fabs(gradient[k][x]) <= zero_share * largest_gradient) ((float *)t.data)[x] = (float)eval->value[s[k].node->id][x];
             fine &= compare(STEP, e->name, s[k].node->name, hd_elements(&t.shape), t.data, eval->value[s[k].node->id], s[k].value, 0, o.tolerance);
         }
         hd_eval_free(eval);

@@ -22,6 +22,7 @@ static const char help[] =
     "  --dump PASS        print the graph after graph or simplify, the covers (patterns), or the steps and their memory (plan)\n"
     "  --keep DIR         keep the generated sources\n"
     "  --sanitize         generated code and runtime with the address and undefined-behaviour sanitizers\n"
+    "  --tolerance X      check: worst error allowed, as a share of the largest value\n"
     "  -j N               compilers run at once; default: one for each core\n"
     "  -v                 say what is done\n";
 
@@ -33,15 +34,26 @@ static int64_t bytes_of(const char *text)
     if (*end == 'K' || *end == 'k') unit = 1 << 10, end++;
     else if (*end == 'M' || *end == 'm') unit = 1 << 20, end++;
     else if (*end == 'G' || *end == 'g') unit = 1 << 30, end++;
-    if (*end || end == text || value <= 0 || value * unit > 1e18) hd_fail((hd_where){ "--memory", 0 }, "\"%s\" is no amount of memory; examples: 800M, 16G", text);
+    if (*end || end == text || !(value > 0) || value * unit > 1e18) hd_fail((hd_where){ "--memory", 0 }, "\"%s\" is no amount of memory; examples: 800M, 16G", text);
     return (int64_t)(value * unit);
+}
+
+static double share_of(const char *text)
+{
+    char *end;
+    const double value = strtod(text, &end);
+    if (*end || end == text || !(value > 0 && value < 1)) hd_fail((hd_where){ "--tolerance", 0 }, "\"%s\" is no share of a tensor's largest value; example: 1e-4", text);
+    return value;
 }
 
 int hd_command_build(const hd_options *o)
 {
     if (!o->out) hd_fail((hd_where){ 0 }, "build needs -o PROGRAM");
     struct stat s;
+    struct stat spec;
     if (!stat(o->out, &s) && S_ISDIR(s.st_mode)) hd_fail((hd_where){ o->out, 0 }, "is a folder; give the program's file name");
+    if (!stat(o->out, &s) && !S_ISREG(s.st_mode)) hd_fail((hd_where){ o->out, 0 }, "is no regular file; give the program's file name");
+    if (!stat(o->out, &s) && !stat(o->spec, &spec) && s.st_dev == spec.st_dev && s.st_ino == spec.st_ino) hd_fail((hd_where){ o->out, 0 }, "is the spec itself; give the program another name");
     const hd_model *m = hd_compile(o, true, NULL);
     const char *folder = o->keep ? o->keep : hd_temporary_folder();
     hd_files_write(m, folder);
@@ -99,7 +111,7 @@ int main(int argc, char **argv)
         else if (!strcmp(flag, "--memory")) o.memory = bytes_of(value);
         else if (!strcmp(flag, "--dump")) o.dump = value;
         else if (!strcmp(flag, "--keep")) o.keep = value;
-        else if (!strcmp(flag, "--tolerance")) o.tolerance = strtod(value, NULL);
+        else if (!strcmp(flag, "--tolerance")) o.tolerance = share_of(value);
         else if (!strcmp(flag, "--query")) o.query = value;
         else if (!strcmp(flag, "-j")) {
             o.jobs = atoi(value);

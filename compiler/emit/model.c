@@ -64,19 +64,38 @@ static const char *c_name(const char *name)
 {
     char *out = hd_strdup(name);
     for (char *c = out; *c; c++) if (!isalnum((unsigned char)*c)) *c = '_';
-    static const char *const taken[] = { "memory", "threads", "sequences", "used", "run", "rows", "s", "w", "do", "int", "float", "for", "if", "while", "auto", "long",
+    static const char *const taken[] = { "memory", "threads", "sequences", "used", "run", "rows", "scratch", "S", "W", "G", "NULL", "size_t", "int32_t", "uintptr_t", "hd_run", "hd_threads", "asm", "typeof", "do", "int", "float", "for", "if", "while", "auto", "long",
                                          "new", "class", "this", "delete", "template", "operator", "private", "public", "default", "const", "return", "short", "signed", "union", "struct", "enum", "case", "char", "double", "else", "goto", "void", "break", "static", "switch", "register", "inline", "extern", "continue", "volatile", "unsigned", "sizeof", "typedef", "restrict", "bool", "true", "false", "namespace", "using", "virtual", "try", "catch", "throw", "and", "or", "not", "xor", "export", "friend", "mutable", "typename", "explicit", "protected" };
     for (unsigned i = 0; i < sizeof taken / sizeof *taken; i++) if (!strcmp(out, taken[i])) return hd_format("%s_", out);
     return isdigit((unsigned char)*out) ? hd_format("t_%s", out) : out;
 }
 
+/* Argument k of an entry (inputs, then outputs): its own name, or that with a number if an earlier one has taken it. */
+static const char *argument_name(const hd_entry *e, int k)
+{
+    static const hd_entry *of;
+    static const char **name;
+    if (of == e) return name[k];
+    of = e;
+    name = HD_NEW_ARRAY(const char *, e->inputs + e->outputs);
+    for (int i = 0; i < e->inputs + e->outputs; i++) {
+        const char *base = c_name(i < e->inputs ? e->input[i]->name : e->output[i - e->inputs].name);
+        name[i] = base;
+        for (int number = 2, j = 0; j < i; j++)
+            if (!strcmp(name[j], name[i])) name[i] = hd_format("%s_%d", base, number++), j = -1;
+    }
+    return name[k];
+}
+
+static const char *tensor_type(const hd_node *n) { return n->dtype == HD_I32 ? "int32_t" : "float"; }
+
 static void prototype(hd_text *out, const hd_model *m, const hd_entry *e)
 {
     hd_text_add(out, "int %s_%s(const %s_memory *memory, const hd_threads *threads", m->graph->name, c_name(e->name), m->graph->name);
     for (int i = 0; i < e->inputs; i++)
-        hd_text_add(out, ", const %s *%s", e->input[i]->dtype == HD_I32 ? "int32_t" : "float", c_name(e->input[i]->name));
+        hd_text_add(out, ", const %s *%s", tensor_type(e->input[i]), argument_name(e, i));
     for (int i = 0; i < e->outputs; i++)
-        hd_text_add(out, ", %s *%s", e->output[i].node->dtype == HD_I32 ? "int32_t" : "float", c_name(e->output[i].name));
+        hd_text_add(out, ", %s *%s", tensor_type(e->output[i].node), argument_name(e, e->inputs + i));
     if (e->causal) hd_text_add(out, ", int sequences, int used");
     hd_text_add(out, ")");
 }
@@ -122,8 +141,8 @@ static void emit_header(hd_model *m)
     for (int i = 0; i < m->programs; i++) {
         const hd_entry *e = m->program[i]->entry;
         hd_text_add(&out, "/* %s\n", hd_comment(e->name));
-        for (int k = 0; k < e->inputs; k++) hd_text_add(&out, " *   %-14s in   %s %s\n", c_name(e->input[k]->name), e->input[k]->dtype == HD_I32 ? "int32" : "float", dims(&e->input[k]->shape));
-        for (int k = 0; k < e->outputs; k++) hd_text_add(&out, " *   %-14s out  %s %s\n", c_name(e->output[k].name), e->output[k].node->dtype == HD_I32 ? "int32" : "float", dims(&e->output[k].node->shape));
+        for (int k = 0; k < e->inputs; k++) hd_text_add(&out, " *   %-14s in   %s %s\n", argument_name(e, k), e->input[k]->dtype == HD_I32 ? "int32" : "float", dims(&e->input[k]->shape));
+        for (int k = 0; k < e->outputs; k++) hd_text_add(&out, " *   %-14s out  %s %s\n", argument_name(e, e->inputs + k), e->output[k].node->dtype == HD_I32 ? "int32" : "float", dims(&e->output[k].node->shape));
         if (trains(e))
             hd_text_add(&out, " *   Changes weights and state. hyper: learning rate, beta1, beta2, epsilon, decay, clip (0: off), 1 - beta1^t, 1 - beta2^t, the factor of the\n"
                               " *   gradients (1 / calls per step), accumulate (0 in the first call of a step, then 1), update (1 in the last call of a step, else 0), zeros.\n");
@@ -159,8 +178,10 @@ static const char *address(const hd_model *m, const hd_program *p, const hd_argu
     case HD_AREA_ARGUMENT: break;
     }
     const hd_entry *e = p->entry;
-    const char *name = c_name(b->argument < e->inputs ? e->input[b->argument]->name : e->output[b->argument - e->inputs].name);
-    return a->view.offset ? hd_format("%s + %lld", name, (long long)a->view.offset) : name;
+    const hd_node *n = b->argument < e->inputs ? e->input[b->argument] : e->output[b->argument - e->inputs].node;
+    const char *name = argument_name(e, b->argument);
+    if (a->view.offset) name = hd_format("%s + %lld", name, (long long)a->view.offset);
+    return strstr(a->type, tensor_type(n)) ? name : hd_format("(%svoid *)(%s)", a->writes ? "" : "const ", name);      /* copies move i32 as 32-bit words */
 }
 
 static const char *amount(double flops)
@@ -298,9 +319,8 @@ static void emit_info(hd_model *m, const char *compiler)
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
         const hd_entry *e = p->entry;
-        const char *name[64];
-        hd_node *node[64];
-        if (e->inputs > 64 || e->outputs > 64) hd_fail((hd_where){ g->spec, 0 }, "entry %s has more than 64 inputs or outputs", e->name);
+        const char **name = HD_NEW_ARRAY(const char *, e->inputs + e->outputs + 1);
+        hd_node **node = HD_NEW_ARRAY(hd_node *, e->inputs + e->outputs + 1);
         for (int k = 0; k < e->inputs; k++) name[k] = e->input[k]->name, node[k] = e->input[k];
         tensors(&out, hd_format("inputs_%d", i), e->inputs, name, node);
         for (int k = 0; k < e->outputs; k++) name[k] = e->output[k].name, node[k] = e->output[k].node;

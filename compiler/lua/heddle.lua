@@ -77,6 +77,7 @@ local function check_shape(what, shape)
   if type(shape) ~= "table" then fail("%s: the shape must be a list of sizes such as { 8, 256 }, got %s", what, kind_of(shape)) end
   local out = {}
   for i, size in ipairs(shape) do out[i] = integer(("%s: size %d of the shape"):format(what, i), size) end
+  for key in pairs(shape) do if not out[key] then fail("%s: the shape has a hole or a named size: %s", what, tostring(key)) end end
   return out
 end
 

@@ -75,8 +75,13 @@ end
 
 ---------------------------------------------------------------------------------------------------- primitives
 
-function P.full() return core.pattern("full") end                    -- every key
-function P.causal() return core.pattern("causal") end                -- keys up to the query's own position
+function P.full() return core.pattern("full") end                            -- every key
+-- Keys up to the query's own position. offset: query i stands at position i + offset of the keys; keys - queries aligns the last
+-- query with the last key, as when queries are the newest positions.
+function P.causal(offset)
+  if offset == nil or offset == 0 then return core.pattern("causal") end
+  return core.pattern("window", math.abs(integer("P.causal: offset", offset, -(1 << 40))) + (1 << 40), offset)
+end
 function P.stride(step)                                              -- keys whose distance is a multiple of step
   return core.pattern("stride", integer("P.stride: the stride", step))
 end

@@ -46,11 +46,20 @@ bool hd_has_epilogue(const hd_node *n)
     switch (n->op) {
     case HD_OP_matmul: case HD_OP_layer_norm: case HD_OP_layer_norm_dx: case HD_OP_rms_norm: case HD_OP_rms_norm_dx:
     case HD_OP_softmax: case HD_OP_softmax_dx: case HD_OP_cross_entropy_dx: case HD_OP_embedding: case HD_OP_embedding_dw:
-    case HD_OP_sum: case HD_OP_reduce_max: case HD_OP_layer_norm_dgain: case HD_OP_rms_norm_dgain: case HD_OP_rope:
+    case HD_OP_sum: case HD_OP_reduce_max: return hd_reduce_inner(n) == hd_columns(n);      /* the epilogue counts rows by the last axis */
+    case HD_OP_layer_norm_dgain: case HD_OP_rms_norm_dgain: case HD_OP_rope:
         return true;
     default:
         return false;
     }
+}
+
+/* Elements after the last reduced axis: what one row of the reduction's kernel holds. */
+int64_t hd_reduce_inner(const hd_node *n)
+{
+    int64_t inner = 1;
+    for (int i = n->shape.rank - 1; i >= 0 && !(n->attr.reduce.axes >> i & 1); i--) inner *= n->shape.size[i];
+    return inner;
 }
 
 /* Group that makes the memory behind n; -1 for sources. */
@@ -61,12 +70,26 @@ static int producer(const hd_fusion *f, hd_node *n)
     return f->group[n->id];
 }
 
-typedef struct state { hd_fusion *f; int *uses; hd_node **user; bool *deferred; } state;
+/* Most elementwise nodes of one group, and most tensors it reads: registers and arguments are not without end. */
+enum { MOST_MAPS = 24, MOST_LOADS = 16 };
+
+typedef struct state { hd_fusion *f; int *uses, *maps, *loads; hd_node **user; bool *deferred; } state;   /* maps, loads: of a node with all that is deferred to it */
 
 static bool defers(const state *s, const hd_node *n)
 {
     return s->uses[n->id] == 1 && s->user[n->id] && hd_is_map(s->user[n->id]) && hd_same_shape(&s->user[n->id]->shape, &n->shape) &&
            n->op != HD_OP_accumulate;
+}
+
+/* How much a node would bring into a group with the deferred nodes below it. */
+static void weigh(state *s, const hd_node *n)
+{
+    s->maps[n->id] = 1, s->loads[n->id] = 0;
+    for (int i = 0; i < n->inputs; i++) {
+        const hd_node *x = n->input[i];
+        s->maps[n->id] += s->deferred[x->id] ? s->maps[x->id] : 0;
+        s->loads[n->id] += s->deferred[x->id] ? s->loads[x->id] : 1;
+    }
 }
 
 static void latest_producer(const state *s, hd_node *n, int *latest)
@@ -120,11 +143,12 @@ static void place(state *s, hd_node *n)
         const hd_fused *fused = &s->f->fused[g];
         const hd_node *shape = fused->root ? fused->root : fused->map[0];
         if ((fused->root && !hd_has_epilogue(fused->root)) || hd_elements(&shape->shape) != hd_elements(&n->shape) ||
-            hd_columns(shape) != hd_columns(n) || fused->maps >= 24 || !reads_in_place(s, n, g))
+            hd_columns(shape) != hd_columns(n) || fused->maps + s->maps[n->id] > MOST_MAPS || fused->loads + s->loads[n->id] > MOST_LOADS || !reads_in_place(s, n, g))
             g = -1;
     }
     if (g < 0) g = new_group(s->f, NULL);
     append(s, n, g);
+    s->f->fused[g].loads += s->loads[n->id];
 }
 
 static void mark_stored(hd_fusion *f)
@@ -149,7 +173,7 @@ hd_fusion *hd_fuse(const hd_graph *g, const hd_entry *entry)
     f->needed = HD_NEW_ARRAY(bool, g->nodes);
     f->stored = HD_NEW_ARRAY(bool, g->nodes);
     f->group = HD_NEW_ARRAY(int, g->nodes);
-    state s = { f, HD_NEW_ARRAY(int, g->nodes), HD_NEW_ARRAY(hd_node *, g->nodes), HD_NEW_ARRAY(bool, g->nodes) };
+    state s = { f, HD_NEW_ARRAY(int, g->nodes), HD_NEW_ARRAY(int, g->nodes), HD_NEW_ARRAY(int, g->nodes), HD_NEW_ARRAY(hd_node *, g->nodes), HD_NEW_ARRAY(bool, g->nodes) };
 
     for (int i = 0; i < entry->outputs; i++) f->needed[entry->output[i].node->id] = true, s.uses[entry->output[i].node->id] += 2;
     for (int i = 0; i < entry->effects; i++) f->needed[entry->effect[i]->id] = true, s.uses[entry->effect[i]->id] += 2;
@@ -166,8 +190,19 @@ hd_fusion *hd_fuse(const hd_graph *g, const hd_entry *entry)
         hd_node *n = g->node[i];
         f->group[i] = -1;
         if (!f->needed[i] || hd_is_view(n) || n->op == HD_OP_constant || n->op == HD_OP_input || n->op == HD_OP_param) continue;
-        if (!hd_is_map(n)) f->group[i] = new_group(f, n);
-        else if (defers(&s, n)) s.deferred[i] = true;
+        if (!hd_is_map(n)) {
+            f->group[i] = new_group(f, n);
+            continue;
+        }
+        for (int k = 0; k < n->inputs; k++) {          /* a tree too large for one group is cut here */
+            weigh(&s, n);
+            hd_node *x = n->input[k];
+            if ((s.maps[i] <= MOST_MAPS && s.loads[i] <= MOST_LOADS) || !s.deferred[x->id]) continue;
+            s.deferred[x->id] = false;
+            place(&s, x);
+        }
+        weigh(&s, n);
+        if (defers(&s, n)) s.deferred[i] = true;
         else place(&s, n);
     }
     mark_stored(f);

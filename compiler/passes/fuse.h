@@ -5,7 +5,7 @@
 #include "passes.h"
 
 /* One step to be: an optional kernel op and the elementwise nodes computed on its result before it leaves the registers. */
-typedef struct hd_fused { hd_node *root; int maps, map_capacity; hd_node **map; } hd_fused;
+typedef struct hd_fused { hd_node *root; int maps, map_capacity, loads; hd_node **map; } hd_fused;
 
 typedef struct hd_fusion {
     const hd_graph *graph;
@@ -21,6 +21,7 @@ hd_fusion *hd_fuse(const hd_graph *, const hd_entry *);
 bool hd_is_view(const hd_node *);         /* renames memory: reshape, slice, expand, transpose, detach, result */
 bool hd_is_map(const hd_node *);          /* elementwise, computed in registers */
 bool hd_has_epilogue(const hd_node *);     /* its template runs elementwise lines on each finished vector */
+int64_t hd_reduce_inner(const hd_node *);
 hd_node *hd_base(hd_node *);              /* the node whose memory a chain of views shows */
 hd_node *hd_identity_base(hd_node *);     /* through reshape and detach with an equal last axis only: same element at same (row, column) */
 /* Input x of elementwise node n is a value of n's own group, at the same element. */

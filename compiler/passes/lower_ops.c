@@ -452,18 +452,18 @@ static void lower_reduce(hd_lowering *l, const hd_fused *fused)
         bool more = false;
         for (int i = 0; i < shape.rank; i++) more = more || ((axes >> i & 1) && shape.size[i] > 1);
         hd_epilogue e = { 0 };
-        if (!more) {
+        if (!more && inner == hd_columns(n)) {
             hd_map_text(l, fused, false, &e);
-            /* The epilogue counts rows and columns of the result; where the reduced axes are the last, each result is a row of one. */
             reduce_step(l, n, x, outer, reduced, inner, &e);
             return;
         }
-        const hd_view to = hd_view_dense(hd_lower_buffer(l, 4 * outer * inner, "partial sums"), &(hd_shape){ 2, { outer, inner } });
+        const hd_view to = more ? hd_view_dense(hd_lower_buffer(l, 4 * outer * inner, "partial sums"), &(hd_shape){ 2, { outer, inner } }) : hd_lower_output(l, n);
         hd_text_add(&e.lines, "{ [==[HD_PUT(arg0 + row * %lld + col, acc);]==] }", LL(inner));
         hd_text_add(&e.signature, ", float *arg0");
         hd_text_add(&e.coordinates, "plain");
         HD_PUSH(e.operand, e.operands, e.operand_capacity, ((hd_argument){ .type = "float *", .view = to, .writes = true }));
         reduce_step(l, n, x, outer, reduced, inner, &e);
+        if (!more) return;
         x = to;
     }
 }
@@ -511,8 +511,8 @@ static void lower_concat(hd_lowering *l, hd_node *n)
     const int axis = n->attr.concat.axis;
     const int64_t rows = product_of(&n->shape, 0, axis);
     hd_step *s = hd_step_new(label(n, NULL), n->where);
-    int64_t sizes[32], lds[32];
-    if (n->inputs > 32) hd_fail(n->where, "concat joins at most 32 tensors in one call");
+    int64_t sizes[64], lds[64];
+    if (n->inputs > 64) hd_fail(n->where, "concat joins at most 64 tensors in one call, not %d", n->inputs);
     hd_text signature = { 0 }, t = { 0 };
     hd_text_add(&signature, "const hd_run *run, int rows");
     hd_step_text(s, hd_format("%lld", LL(rows)));

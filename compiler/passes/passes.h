@@ -21,6 +21,7 @@ typedef struct hd_buffer {
     int argument;                  /* area argument: index among the entry's inputs, then outputs */
     int first, last;               /* scratch: steps that write it first and touch it last */
     struct hd_buffer *same;        /* scratch: lies exactly on this buffer, which dies where this one is born; or NULL */
+    struct hd_buffer *taken_by;    /* the one that lies on this */
     const char *what;              /* for dumps */
 } hd_buffer;
 

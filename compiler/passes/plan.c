@@ -36,8 +36,9 @@ static void share_dying(hd_program *p)
                 bool fits = s->argument[k].view.offset == 0;
                 for (int a = 0; a < s->arguments; a++)
                     if (s->argument[a].view.buffer == in && !(s->argument[a].elementwise && !s->argument[a].writes)) fits = false;
-                for (int b = 0; b < p->buffers; b++) if (p->buffer[b]->same == in) fits = false;
-                if (fits && s->argument[k].full && s->argument[o].full) out->same = in;
+                if (!fits || in->taken_by || !s->argument[k].full || !s->argument[o].full) continue;
+                out->same = in;
+                in->taken_by = out;
             }
         }
     }
@@ -96,12 +97,8 @@ void hd_plan(hd_program *p)
     for (int i = 0; i < p->buffers; i++) {
         hd_buffer *b = p->buffer[i];
         if (b->area != HD_AREA_SCRATCH || b->last < 0 || b->same) continue;
-        int last = b->last;
-        for (int k = i + 1; k < p->buffers; k++) {        /* those lying on b, or on one that does, in order of birth */
-            const hd_buffer *root = p->buffer[k];
-            while (root->same) root = root->same;
-            if (p->buffer[k]->same && root == b && p->buffer[k]->last > last) last = p->buffer[k]->last;
-        }
+        int last = b->last;                 /* that of the last one lying on b: each lies on the one before */
+        for (const hd_buffer *next = b->taken_by; next; next = next->taken_by) last = next->last;
         blocks[count] = (block){ b, b->first, last, b->bytes, 0, count };
         count++;
     }

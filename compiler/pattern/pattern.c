@@ -348,7 +348,8 @@ bool hd_pattern_causal(const hd_pattern *p, int64_t queries, int64_t keys)
 
 static void window_text(const hd_pattern *p, hd_text *text)
 {
-    if (p->right == 0) hd_text_add(text, "window of %" PRId64 " key%s", p->left + 1, p->left ? "s" : "");
+    if (p->left >= (int64_t)1 << 40) hd_text_add(text, "causal, queries moved by %" PRId64, p->right);
+    else if (p->right == 0) hd_text_add(text, "window of %" PRId64 " key%s", p->left + 1, p->left ? "s" : "");
     else hd_text_add(text, "window of %" PRId64 " keys before and %" PRId64 " after", p->left, p->right);
 }
 

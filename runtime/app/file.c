@@ -70,6 +70,7 @@ void hd_file_begin(hd_file_writer *writer, const char *path)
 {
     struct stat info;
     if (!*base_name(path) || (stat(path, &info) == 0 && S_ISDIR(info.st_mode))) hd_app_fail("%s: a folder; name a file", path);
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) hd_app_fail("%s: no regular file; name a file that may be replaced", path);
     *writer = (hd_file_writer){ .path = path, .buffer = hd_app_alloc(BUFFER_BYTES) };
     writer->temporary = (char *)(uintptr_t)hd_app_text("%.*s.%s.partial", folder_length(path), path, base_name(path));
     open_temporary(writer);

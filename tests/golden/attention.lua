@@ -1,5 +1,6 @@
 -- models/attention.lua for the reference files of attention: the patterns by the files' names, key counts of their own.
--- l is the stride, the window in keys; kept: how many pairs the reference's mask keeps (0: not asked).
+-- l is the stride, the window in keys; kept: how many pairs the reference's mask keeps (0: not asked); mask: a file of it, in
+-- this folder, for patterns that are nothing but data, and to compare the others with.
 local hd = require "heddle"
 
 local P = hd.pattern
@@ -20,26 +21,27 @@ local patterns = {
   sinks_window        = function() return P.sliding_window_with_sinks { keys = l, sinks = 4 } end,
   axial_row           = function() return P.causal() & P.chunk(12) end,
   axial_column        = function() return P.causal() & P.stride(12) end,
-  documents           = function()
-    local own, first = nil, 0
-    for document = 1, 5 do
-      local last = (192 * document + 4) // 5 - 1
-      local pairs_of = P.queries { first = first, last = last } & P.keys { first = first, last = last }
-      own, first = own and own | pairs_of or pairs_of, last + 1
-    end
-    return P.causal() & own
-  end,
+  documents           = function() return P.causal() & P.documents { 39, 38, 39, 38, 38 } end,      -- floor(5 i / 192)
+  natten_causal_2d    = function() return P.causal() & P.grid_window { size = { 16, 12 }, before = 3, after = 3 } end,
+  bigbird_causal      = function(mask) return mask end,
+  graph               = function(mask) return mask end,
   attr_gqa            = function() return P.window { keys = 20 } end,
   attr_cross_full     = function() return P.full() end,
+  attr_cross_bottom_right = function() return P.causal(103 - 192) end,
   attr_per_head       = function() return { P.window { keys = 10 }, P.causal() & P.stride(12), P.causal() } end,
 }
 
 local names = {}
 for name in pairs(patterns) do names[#names + 1] = name end
 table.sort(names)
-local c = hd.config { pattern = hd.one_of(table.unpack(names)), length = 192, keys = 192, heads = 1, kv_heads = 1, head_dim = 32, kept = 0 }
+local c = hd.config { pattern = hd.one_of(table.unpack(names)), length = 192, keys = 192, heads = 1, kv_heads = 1, head_dim = 32, kept = 0, mask = "" }
 
-local pattern = patterns[c.pattern]()
+local mask = c.mask ~= "" and P.mask { file = c.mask, queries = c.length, keys = c.keys }
+local pattern = patterns[c.pattern](mask)
+for i = 0, mask and c.length - 1 or -1 do
+  local ours, theirs = table.concat(pattern:row(i, c.keys), " "), table.concat(mask:row(i, c.keys), " ")
+  if ours ~= theirs then error(("%s: row %d reads %s, in the reference %s"):format(c.pattern, i, ours, theirs)) end
+end
 if c.kept > 0 then
   local kept = pattern:kept_pairs(c.length, c.keys)
   if kept ~= c.kept then error(("%s keeps %d pairs, the reference's mask %d"):format(c.pattern, kept, c.kept)) end
