@@ -58,6 +58,7 @@ COMPILER_TESTS = \
   gradient_test \
   pattern_test \
   cover_test \
+  facts_test \
   spec_test \
   kernels_test \
   product_test \

@@ -38,7 +38,7 @@
 
 enum { HOOK_INSTRUCTIONS = 100000, MAX_SPEC_BYTES = 16 << 20, MAX_DATA_BYTES = 64 << 20 };
 
-hd_spec_limits hd_spec_limit = { .memory_bytes = (int64_t)256 << 20, .instructions = 500000000, .seconds = 5 };
+hd_spec_limits hd_spec_limit = { .memory_bytes = (int64_t)256 << 20, .instructions = 2000000000, .seconds = 10 };
 
 hd_spec_state *hd_sandbox_state(lua_State *L) { return *(hd_spec_state **)lua_getextraspace(L); }
 

@@ -202,8 +202,6 @@ static hd_safetensors *open_resumed(hd_trainer *t, const request *r, const hd_tr
     } else if (r->minutes > 0) {
         printf("note: --minutes is not read again: the run was fixed to %lld steps\n", (long long)t->at.steps);
     }
-    if (t->at.step >= t->at.steps)
-        hd_app_fail("%s: the run is complete at step %lld of %lld; --steps with a larger number continues it", r->resume, (long long)t->at.step, (long long)t->at.steps);
     return state;
 }
 
@@ -325,6 +323,10 @@ int hd_command_train(int argc, char **argv)
         start_weights(&t, &r);
     }
     hd_trainer_plan(&t);
+    if (state && t.at.step >= t.at.steps) {                          /* killed between W.state and W, W is still of an earlier step */
+        hd_checkpoint_write_weights(&t, r.out);
+        hd_app_fail("%s: the run is complete at step %lld of %lld; --steps with a larger number continues it", r.resume, (long long)t.at.step, (long long)t.at.steps);
+    }
 
     view v = { .log = log_file, .started = hd_app_seconds(), .first_step = t.at.step, .held_out = state ? t.at.previous : NAN };
     v.shown_at = v.started;

@@ -339,7 +339,8 @@ static void what_passes_print_is_what_was_accepted(void **state)
     int wrong = 0;
     for (unsigned i = 0; i < sizeof printed / sizeof *printed; i++) {
         must("%s %s", heddle(), printed[i].arguments);
-        const char *text = printed[i].file ? text_of(printed[i].file) : said;
+        char *text = printed[i].file ? text_of(printed[i].file) : said, *totals = strstr(text, "\nsmall: ");
+        if (!printed[i].file && totals) totals[1] = 0;      /* info's own lines come after what the pass prints */
         const char *accepted = hd_format("tests/golden/%s", printed[i].name), *now = hd_format(HERE "/%s", printed[i].name);
         hd_write_file(accept ? accepted : now, text, strlen(text));
         if (accept || same_bytes(accepted, now)) continue;

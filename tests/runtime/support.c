@@ -59,13 +59,15 @@ unsigned char *read_file(const char *path, size_t *bytes)
 
 void assert_same_file(const char *a, const char *b)
 {
-    size_t bytes_a = 0, bytes_b = 0;
-    unsigned char *data_a = read_file(a, &bytes_a), *data_b = read_file(b, &bytes_b);
-    assert_non_null(data_a);
-    assert_non_null(data_b);
-    if (bytes_a != bytes_b || memcmp(data_a, data_b, bytes_a) != 0) fail_msg("%s and %s differ", a, b);
-    free(data_a);
-    free(data_b);
+    size_t x_bytes = 0, y_bytes = 0, at = 0;
+    unsigned char *x = read_file(a, &x_bytes), *y = read_file(b, &y_bytes);
+    assert_non_null(x);
+    assert_non_null(y);
+    while (at < x_bytes && at < y_bytes && x[at] == y[at]) at++;
+    if (at < x_bytes || at < y_bytes)
+        fail_msg("%s (%zu bytes) and %s (%zu bytes) differ from byte %zu on; headers: %.600s ... %.600s", a, x_bytes, b, y_bytes, at, (char *)x + 8, (char *)y + 8);
+    free(x);
+    free(y);
 }
 
 bool file_exists(const char *path) { return access(path, F_OK) == 0; }
