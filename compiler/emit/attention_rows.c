@@ -1,8 +1,9 @@
 /* Attention kernels over listed rows of keys (hd_cover.rows): tables for templates/attention_rows_*.c.tmpl.
  *
- * A block is `qv` vectors of neighbouring queries. Its keys are those at least one of its queries keeps, in segments of
- * neighbouring keys that the same queries keep: lanes * keys are computed. Wider blocks reuse each key more often, narrower ones
- * compute less in vain; every width is tried on the whole table. If one head's pattern is listed, all heads' are. */
+ * A block is `qv` vectors of queries. Its keys are those at least one of its queries keeps, in segments of neighbouring keys that
+ * the same queries keep: lanes * keys are computed. Wider blocks reuse each key more often, narrower ones compute less in vain;
+ * queries that share keys belong together, which on a grid are patches rather than rows. Every width, with neighbouring queries
+ * and with queries grouped by shared keys, is tried on the whole table. If one head's pattern is listed, all heads' are. */
 #include "attention.h"
 
 #include <inttypes.h>
@@ -10,8 +11,9 @@
 #include <string.h>
 
 enum { PARTS = 16, ENOUGH_SLOTS = 8, MAX_WIDTH = 3,
-       OPENING_KEYS = 24,                    /* opening and closing a block costs about as much as so many keys */
-       MAX_SEGMENTS = 1 << 20 };             /* of one table: about 20 MB of constants */
+       OPENING_KEYS = 8,                     /* opening and closing a block costs about as much as so many keys */
+       MAX_SEGMENTS = 1 << 20,               /* of one table: about 20 MB of constants */
+       MAX_GROUPING_STEPS = 1 << 26 };       /* longer attempts at grouping queries are given up */
 
 /* Share of the FMA peak that the inner loops reach, by block width. */
 static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.80, 0.82 };
@@ -19,6 +21,7 @@ static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.80, 0.82 };
 typedef struct segment { int64_t key, count; uint64_t lanes; } segment;
 typedef struct table {
     int64_t blocks, segments, capacity;
+    int32_t *order;                          /* [queries]: block b has those from b * lanes on */
     int64_t *block;                          /* [blocks + 1]: first segment */
     segment *item;
     double cost;
@@ -44,17 +47,81 @@ static int by_key(const void *a, const void *b)
     return x->key < y->key ? -1 : x->key > y->key;
 }
 
-/* The segments of rows first .. first + count: run ends, sorted, toggle lanes. Segments that all lanes keep come first. */
-static void add_block(table *t, const hd_key_rows *rows, int64_t first, int64_t count, uint64_t all, event **events, int64_t *capacity)
+static void *get(size_t count, size_t bytes)
 {
-    int64_t ends = 0, runs = rows->start[first + count] - rows->start[first];
+    void *memory = calloc(count + 1, bytes);
+    if (!memory) hd_fail((hd_where){ 0 }, "no memory for the table of an irregular pattern; use a shorter length");
+    return memory;
+}
+
+/* Orders queries so that blocks of `lanes` share keys: from the first query that is left, again and again the one that needs
+ * fewest keys the block does not have. False, leaving any order, if that takes too long. */
+static bool group_queries(const hd_key_rows *rows, int64_t queries, int64_t keys, int64_t lanes, int32_t *order)
+{
+    int64_t pairs = 0, steps = 0;
+    for (int64_t k = 0; k < rows->start[queries]; k++) pairs += rows->run[k].end - rows->run[k].first;
+    if (pairs > MAX_GROUPING_STEPS / 4 || queries > INT32_MAX || keys > INT32_MAX) return false;
+    int64_t *readers = get((size_t)keys + 1, sizeof *readers);
+    int32_t *reader = get((size_t)pairs, sizeof *reader), *shared = get((size_t)queries, sizeof *shared), *length = get((size_t)queries, sizeof *length);
+    int32_t *candidate = get((size_t)queries, sizeof *candidate), *in_block = get((size_t)keys, sizeof *in_block);
+    bool *placed = get((size_t)queries, sizeof *placed), done = true;
+    for (int64_t i = 0; i < queries; i++)
+        for (int64_t k = rows->start[i]; k < rows->start[i + 1]; k++) {
+            length[i] += (int32_t)(rows->run[k].end - rows->run[k].first);
+            for (int64_t j = rows->run[k].first; j < rows->run[k].end; j++) readers[j + 1]++;
+        }
+    for (int64_t j = 0; j < keys; j++) readers[j + 1] += readers[j];
+    for (int64_t i = queries - 1; i >= 0; i--)       /* readers[j + 1] falls to where key j's begin */
+        for (int64_t k = rows->start[i]; k < rows->start[i + 1]; k++)
+            for (int64_t j = rows->run[k].first; j < rows->run[k].end; j++) reader[--readers[j + 1]] = (int32_t)i;
+    for (int64_t j = 0; j < keys; j++) readers[j] = readers[j + 1];
+    readers[keys] = pairs;
+    int64_t next = 0, candidates = 0;
+    for (int64_t at = 0; at < queries && done; at++) {
+        if (at % lanes == 0) {
+            for (int64_t c = 0; c < candidates; c++) shared[candidate[c]] = 0;
+            candidates = 0;
+        }
+        int64_t best = -1;
+        for (int64_t c = 0; c < candidates; c++) {
+            int64_t q = candidate[c];
+            if (placed[q]) continue;
+            if (best < 0 || length[q] - shared[q] < length[best] - shared[best] || (length[q] - shared[q] == length[best] - shared[best] && q < best)) best = q;
+        }
+        steps += candidates;
+        while (placed[next] && next < queries - 1) next++;
+        if (best < 0) best = next;
+        placed[best] = true;
+        order[at] = (int32_t)best;
+        const int32_t block = (int32_t)(at / lanes) + 1;
+        for (int64_t k = rows->start[best]; k < rows->start[best + 1]; k++)
+            for (int64_t j = rows->run[k].first; j < rows->run[k].end; j++) {
+                if (in_block[j] == block) continue;
+                in_block[j] = block;
+                for (int64_t r = readers[j]; r < readers[j + 1]; r++) {
+                    if (placed[reader[r]]) continue;
+                    if (shared[reader[r]]++ == 0) candidate[candidates++] = reader[r];
+                }
+                steps += readers[j + 1] - readers[j];
+            }
+        done = steps <= MAX_GROUPING_STEPS;
+    }
+    free(readers), free(reader), free(shared), free(length), free(candidate), free(in_block), free(placed);
+    return done;
+}
+
+/* The segments of `count` rows: run ends, sorted, toggle lanes. Segments that all lanes keep come first. */
+static void add_block(table *t, const hd_key_rows *rows, const int32_t *query, int64_t count, uint64_t all, event **events, int64_t *capacity)
+{
+    int64_t ends = 0, runs = 0;
+    for (int64_t i = 0; i < count; i++) runs += rows->start[query[i] + 1] - rows->start[query[i]];
     if (2 * runs > *capacity) {
         *capacity = 2 * runs;
         *events = realloc(*events, sizeof **events * (size_t)*capacity);
         if (!*events) hd_fail((hd_where){ 0 }, "no memory for the table of an irregular pattern; use a shorter length");
     }
     for (int64_t i = 0; i < count; i++)
-        for (int64_t k = rows->start[first + i]; k < rows->start[first + i + 1]; k++) {
+        for (int64_t k = rows->start[query[i]]; k < rows->start[query[i] + 1]; k++) {
             (*events)[ends++] = (event){ rows->run[k].first, (int)i };
             (*events)[ends++] = (event){ rows->run[k].end, (int)i };
         }
@@ -73,26 +140,34 @@ static void add_block(table *t, const hd_key_rows *rows, int64_t first, int64_t 
     t->cost += OPENING_KEYS;
 }
 
-static table make_table(const hd_key_rows *rows, int64_t queries, int qv, int vl)
+/* Fails (no blocks) if queries are to be grouped and cannot be. */
+static table make_table(const hd_key_rows *rows, int64_t queries, int64_t keys, int64_t head_dim, int qv, int vl, bool grouped)
 {
     const int64_t lanes = (int64_t)qv * vl;
     table t = { .blocks = (queries + lanes - 1) / lanes };
-    t.block = malloc(sizeof *t.block * (size_t)(t.blocks + 1));
-    if (!t.block) hd_fail((hd_where){ 0 }, "no memory for the table of an irregular pattern; use a shorter length");
+    t.block = get((size_t)t.blocks, sizeof *t.block);
+    t.order = get((size_t)queries, sizeof *t.order);
+    for (int64_t i = 0; i < queries; i++) t.order[i] = (int32_t)i;
+    if (grouped && !group_queries(rows, queries, keys, lanes, t.order)) {
+        t.blocks = 0;
+        return t;
+    }
     event *events = NULL;
     int64_t capacity = 0;
     for (int64_t b = 0; b < t.blocks; b++) {
         t.block[b] = t.segments;
-        add_block(&t, rows, b * lanes, min64(lanes, queries - b * lanes), lanes == 64 ? ~UINT64_C(0) : (UINT64_C(1) << lanes) - 1, &events, &capacity);
+        add_block(&t, rows, &t.order[b * lanes], min64(lanes, queries - b * lanes), lanes == 64 ? ~UINT64_C(0) : (UINT64_C(1) << lanes) - 1, &events, &capacity);
     }
     t.block[t.blocks] = t.segments;
-    t.cost *= (double)lanes / speed[qv];
+    /* cycles: two products at two multiply-adds a cycle; gathering a key; masks and exponentials */
+    t.cost *= (double)head_dim * qv / speed[qv] + 20 + 14 * qv;
     free(events);
     return t;
 }
 
 static void free_table(table *t)
 {
+    free(t->order);
     free(t->block);
     free(t->item);
 }
@@ -140,7 +215,9 @@ static void add_table(hd_text *text, const hd_attention *a, const table *t, int 
 {
     hd_text_add(text, "{ blocks = %" PRId64 ", segments = %" PRId64 ", ", t->blocks, t->segments);
     const int64_t lanes = (int64_t)qv * vl;
-    hd_text_add(text, "block = [[");
+    hd_text_add(text, "order = [[");
+    for (int64_t i = 0; i < a->queries; i++) hd_text_add(text, "%" PRId32 ",%s", t->order[i], i % 32 == 31 ? "\n    " : "");
+    hd_text_add(text, "]], block = [[");
     for (int64_t b = 0; b <= t->blocks; b++) {
         int64_t first = min64(b * lanes, a->queries);
         hd_text_add(text, "{%" PRId64 ",%" PRId64 ",%" PRId64 "},%s", first, min64(lanes, a->queries - first), t->block[b], b % 12 == 11 ? "\n    " : "");
@@ -176,15 +253,18 @@ hd_attention_plan hd_attention_rows(const hd_attention *a, const hd_target *targ
     int width = 0;
     double least = 0;
     for (int c = 0; c < a->covers; c++) rows[c] = a->cover[c]->rows ? a->cover[c]->rows : hd_cover_rows(a->cover[c]);
-    for (int qv = MAX_WIDTH; qv >= 1; qv--) {
+    for (int variant = 0; variant < 2 * MAX_WIDTH; variant++) {
+        const int qv = MAX_WIDTH - variant / 2;
         table *tables = HD_NEW_ARRAY(table, a->covers);
         double cost = 0;
+        bool made = true;
         for (int c = 0; c < a->covers; c++) {
-            tables[c] = make_table(rows[c], a->queries, qv, vl);
+            if (made) tables[c] = make_table(rows[c], a->queries, a->keys, a->head_dim, qv, vl, variant % 2);
+            made = made && tables[c].blocks;
             cost += tables[c].cost;
         }
         table *worse = tables;
-        if (!width || cost < least) worse = best, best = tables, width = qv, least = cost;
+        if (made && (!width || cost < 0.95 * least)) worse = best, best = tables, width = qv, least = cost;
         for (int c = 0; c < a->covers; c++) free_table(&worse[c]);
     }
 

@@ -194,10 +194,7 @@ hd_view hd_lower_output(hd_lowering *l, hd_node *n)
 
 hd_view hd_lower_result(hd_lowering *l, hd_node *n, int index)
 {
-    for (int i = n->id + 1; i < l->graph->nodes; i++) {
-        hd_node *r = l->graph->node[i];
-        if (r->op == HD_OP_result && r->input[0] == n && r->attr.result.index == index && l->fusion->needed[i]) return hd_lower_output(l, r);
-    }
+    if (l->result[n->id][index]) return hd_lower_output(l, l->result[n->id][index]);
     const hd_shape shape = hd_result_shape(n, index);
     return hd_view_dense(hd_lower_buffer(l, 4 * hd_elements(&shape), "unused result"), &shape);
 }
@@ -313,6 +310,9 @@ hd_program *hd_lower_entry(const hd_graph *g, const hd_entry *entry, const hd_ta
     l.program = HD_NEW(hd_program);
     l.program->graph = g, l.program->entry = entry;
     l.view = HD_NEW_ARRAY(hd_view, g->nodes);
+    l.result = hd_alloc(sizeof *l.result * (size_t)g->nodes);
+    for (int i = g->nodes - 1; i >= 0; i--)
+        if (g->node[i]->op == HD_OP_result && l.fusion->needed[i]) l.result[g->node[i]->input[0]->id][g->node[i]->attr.result.index] = g->node[i];
     l.pinned = HD_NEW_ARRAY(hd_buffer *, g->nodes);
     l.pinned_view = HD_NEW_ARRAY(hd_view, g->nodes);
     if (entry->inputs && entry->input[0]->shape.rank >= 2 && g->kind == HD_KIND_LANGUAGE_MODEL)

@@ -1,7 +1,10 @@
-/* Published facts about sparse patterns (tests/golden/facts.lua holds them), and what files of edges and masks may hold. */
+/* Published facts about sparse patterns (tests/golden/facts.lua holds them), what files of edges and masks may hold, and kernels
+ * for patterns whose rows are listed. */
 #include "tool.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../../compiler/pattern/pattern.h"
@@ -66,6 +69,69 @@ static void files_of_edges_and_masks_are_read_or_refused_with_their_line(void **
     }
 }
 
+static void patterns_by_rows_compute_what_the_interpreter_does(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {
+        "pattern=squares -D length=1 -D heads=8",
+        "pattern=squares -D length=2 -D heads=2",
+        "pattern=squares -D length=3 -D heads=1",
+        "pattern=squares -D length=70 -D keys=131 -D heads=3",
+        "pattern=squares -D length=131 -D keys=33 -D heads=8",
+        "pattern=natten -D length=203 -D chunk=14 -D heads=8 -D kv_heads=2 -D head_dim=20",
+        "pattern=natten -D length=196 -D chunk=14 -D heads=2 -D kernel=5 -D dilation=2 -D causal=true",
+        "pattern=swin -D length=196 -D chunk=14 -D heads=2",
+        "pattern=bigbird -D length=203 -D block=16 -D heads=8 -D causal=true",
+        "pattern=bigbird -D length=203 -D block=16 -D heads=2 -D kv_heads=1 -D head_dim=33",
+        "pattern=documents -D length=203 -D heads=2 -D count=7",
+        "pattern=previous_chunk -D length=203 -D heads=2 -D chunk=24",
+        "pattern=phi3 -D length=203 -D heads=8 -D block=8 -D local_blocks=3 -D every=4",
+        "pattern=dilated -D length=203 -D heads=4 -D chunk=24 -D dilation=3",
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) must("%s check%s models/attention.lua -D head_dim=16 -D %s", heddle(), sanitize(), cases[k]);
+}
+
+/* Numbers like those of the checks; a row of NaN where asked. */
+static hd_tensor_data random_tensor(const char *name, int heads, int n, int dim, uint64_t seed, int nan_row)
+{
+    float *x = HD_NEW_ARRAY(float, heads * n * dim);
+    for (int i = 0; i < heads * n * dim; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        x[i] = i / dim % n == nan_row ? NAN : (float)(int32_t)(seed >> 32) * 0x1p-31f;
+    }
+    return (hd_tensor_data){ name, HD_F32, { 3, { heads, n, dim } }, x };
+}
+
+/* Keys whose distance is a square; key 20 is NaN: queries that do not keep it get the same bits as without. */
+static void a_key_that_is_not_listed_never_matters(void **state)
+{
+    (void)state;
+    enum { N = 65, DIM = 16, KEY = 20 };
+    for (int heads = 1; heads <= 8; heads += 7) {
+        must("%s build%s models/attention.lua -o " HERE "/squares -D pattern=squares -D length=%d -D head_dim=%d -D heads=%d", heddle(), sanitize(), N, DIM, heads);
+        for (int bad = 0; bad < 2; bad++) {
+            const hd_tensor_data in[] = { random_tensor("q", heads, N, DIM, 1, -1), random_tensor("k", heads, N, DIM, 2, bad ? KEY : -1), random_tensor("v", heads, N, DIM, 3, bad ? KEY : -1) };
+            hd_tensor_file_write(hd_format(HERE "/in%d", bad), 3, in);
+            must(HERE "/squares run forward --in " HERE "/in%d --out " HERE "/out%d", bad, bad);
+            const hd_tensor_data out = hd_tensor_file_read(hd_format(HERE "/out%d", bad), "o"), lse = hd_tensor_file_read(hd_format(HERE "/out%d", bad), "lse");
+            const hd_tensor_data all[] = { in[0], in[1], in[2], { "o", HD_F32, out.shape, out.data }, { "lse", HD_F32, lse.shape, lse.data }, random_tensor("do", heads, N, DIM, 4, -1) };
+            hd_tensor_file_write(hd_format(HERE "/in%d", bad), 6, all);
+            must(HERE "/squares run backward --in " HERE "/in%d --out " HERE "/back%d", bad, bad);
+        }
+        static const char *const tensors[] = { "o", "dq" };
+        for (int t = 0; t < 2; t++) {
+            char name[2][64];
+            for (int bad = 0; bad < 2; bad++) snprintf(name[bad], sizeof name[bad], t ? HERE "/back%d" : HERE "/out%d", bad);
+            const float *good = hd_tensor_file_read(name[0], tensors[t]).data, *bad = hd_tensor_file_read(name[1], tensors[t]).data;
+            for (int row = 0; row < heads * N; row++) {
+                const int distance = abs(row % N - KEY), root = (int)(sqrt(distance) + 0.5);
+                if (root * root == distance) assert_true(isnan(bad[row * DIM]));
+                else assert_memory_equal(&good[row * DIM], &bad[row * DIM], DIM * sizeof *good);
+            }
+        }
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -77,6 +143,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_facts_about_patterns_hold),
         cmocka_unit_test(columns_are_visited_in_the_order_of_the_published_transposition),
+        cmocka_unit_test(patterns_by_rows_compute_what_the_interpreter_does),
+        cmocka_unit_test(a_key_that_is_not_listed_never_matters),
         cmocka_unit_test(files_of_edges_and_masks_are_read_or_refused_with_their_line),
     };
     choose_tests(NULL);
