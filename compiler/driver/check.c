@@ -125,7 +125,7 @@ static bool compare(int kind, const char *entry, const char *name, int64_t count
     }
     if (largest < scale) largest = scale;
     double share = largest > 0 ? worst / largest : worst;
-    if (kind == STEP) share = moved > 0 ? sqrt(sum / moved) : sqrt(sum);
+    if (kind == STEP) share = sqrt(sum / fmax(moved, 1e-12 * (double)count));      /* a step moves a weight by about 1e-3: far less is rounding */
     const double allowed = tolerance_given > 0 ? tolerance_given : tolerance[kind].share;
     const bool fine = share <= allowed;
     printf("%-9s %-12s %-44s worst %.2e of %-9.3g %s\n", tolerance[kind].what, entry, name, share, largest, fine ? "ok" : "FAILS");

@@ -1,8 +1,8 @@
 /* The analytical choice of block sizes and parts for attention kernels, and their template parameters.
  *
- * A block holds `qv` vectors of queries. Wider blocks reuse each broadcast key more often; but lanes whose interval a key
- * does not reach are computed in vain: a family of short rows or narrow windows wants narrow blocks. Both are counted
- * exactly on a sample of groups: lanes * keys per block over the speed of that width. */
+ * A block holds `qv` vectors of queries. Wider blocks reuse each broadcast key more often. Keys that only some vectors of a
+ * block reach meet those alone, one vector at a time and slower: a family of short rows or narrow windows wants narrow
+ * blocks. Both are counted exactly on a sample of groups: vectors * keys over the speed at which they pass. */
 #include "attention.h"
 
 #include <inttypes.h>
@@ -12,26 +12,34 @@ enum { PARTS = 16,               /* of one head, where heads alone are too few s
        MAX_DIAGONALS = 64,       /* more are faster as tiles, whose keys are reused by many queries */
        MAX_WIDTH = 3, SAMPLE_BLOCKS = 64 };
 
-/* Share of the FMA peak that the inner loops reach on full tiles, by block width: one vector needs a load for every FMA. */
-static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.80, 0.82 };
+/* Share of the FMA peak that the inner loops reach on full tiles, by block width (one vector needs a load for every FMA), and
+ * on the few keys of a single vector of a wider block. */
+static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.78, 0.86 }, speed_alone = 0.45;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
-/* Lanes times keys that blocks of `lanes` queries compute, over a sample; *kept receives the pairs kept in it. */
-static double computed_pairs(const hd_cover *cover, const hd_family *f, int64_t lanes)
+/* Relative time of a family in blocks of qv vectors of vl queries, over a sample. */
+static double family_time(const hd_cover *cover, const hd_family *f, int qv, int64_t vl)
 {
     double total = 0;
     int64_t step = f->groups / SAMPLE_BLOCKS + 1;
     for (int64_t g = 0; g < f->groups; g += step) {
         hd_group group = hd_family_group(cover, f, g);
-        int64_t blocks = (group.q_count + lanes - 1) / lanes, hop = blocks / SAMPLE_BLOCKS + 1;
+        int64_t blocks = (group.q_count + qv * vl - 1) / (qv * vl), hop = blocks / SAMPLE_BLOCKS + 1;
         for (int64_t b = 0; b < blocks; b += hop) {
-            int64_t first, last, unused, end = min64((b + 1) * lanes, group.q_count);
-            hd_group_interval(f, &group, b * lanes, &first, &unused);
-            hd_group_interval(f, &group, end - 1, &unused, &last);
+            int64_t vectors = 0, common_first = 0, common_last = INT64_MAX;      /* sum of the keys of each vector; the keys of all */
+            for (int64_t c = 0; c < qv; c++) {
+                int64_t first, last, unused, t = min64((b * qv + c) * vl, group.q_count - 1), end = min64(t + vl, group.q_count);
+                hd_group_interval(f, &group, t, &first, &unused);
+                hd_group_interval(f, &group, end - 1, &unused, &last);
+                if (last > first) vectors += last - first;
+                if (first > common_first) common_first = first;
+                if (last < common_last) common_last = last;
+            }
+            const int64_t common = common_last > common_first ? qv * (common_last - common_first) : 0;
             /* opening and closing a block costs about as much as 4 keys */
-            total += (double)(lanes * hop) * (double)((last > first ? last - first : 0) + 4);
+            total += (double)hop * ((double)(common + 4 * qv) / speed[qv] + (double)(vectors > common ? vectors - common : 0) / (qv == 1 ? speed[1] : speed_alone));
         }
     }
     return total;
@@ -49,7 +57,7 @@ static int **choose_widths(const hd_attention *a, const hd_target *target)
         for (int f = 0; f < cover->families; f++) {
             double best = 0;
             for (int qv = 1; qv <= MAX_WIDTH; qv++) {
-                double cost = computed_pairs(cover, &cover->family[f], (int64_t)qv * target->vl) / speed[qv];
+                double cost = family_time(cover, &cover->family[f], qv, target->vl);
                 total[qv] += cost;
                 if (qv == 1 || cost < best) best = cost, width[c][f] = qv;
             }
@@ -61,6 +69,29 @@ static int **choose_widths(const hd_attention *a, const hd_target *target)
     if (own < 0.8 * total[common]) return width;
     for (int c = 0; c < a->covers; c++) for (int f = 0; f < a->cover[c]->families; f++) width[c][f] = common;
     return width;
+}
+
+/* Groups of a family whose rows are copied to scratch together: those that begin at neighbouring positions are too many rows
+ * apart to be read at the speed of memory one by one. As many as leave half the second cache to the rest. */
+typedef struct panels { int64_t groups, queries, keys, floats; } panels;
+
+static panels choose_panels(const hd_attention *a, const hd_cover *cover, const hd_family *f, const hd_target *target, int64_t dp, bool backward)
+{
+    panels p = { 1, 0, 0, 0 };
+    if (f->groups < 2 || f->inner != f->groups || f->k_run != 1 || f->q_start.per_group != 1 || f->k_start.per_group != 1 || f->q_end.per_group || f->k_end.per_group) return p;
+    if (a->q.row != dp || a->k.row != dp || a->v.row != dp || f->q_step < 2 || f->k_step < 2) return p;
+    for (int64_t g = 0; g < f->groups; g++) {
+        hd_group group = hd_family_group(cover, f, g);
+        if (group.q_count > p.queries) p.queries = group.q_count;
+        if (group.k_count > p.keys) p.keys = group.k_count;
+    }
+    const int64_t group_floats = ((backward ? 3 : 1) * p.queries + 2 * p.keys) * dp;
+    for (int64_t groups = 16; groups > 1; groups /= 2) {
+        if (4 * groups * group_floats > target->l2 * 5 / 8 || groups > f->groups) continue;
+        p.groups = groups, p.floats = groups * group_floats;
+        break;
+    }
+    return p;
 }
 
 /* Where parts of equal kept pairs begin, by queries or by keys: { group, index } of parts + 1 places. Families of many groups
@@ -96,7 +127,7 @@ static void add_affine(hd_text *text, const char *field, hd_affine a)
     hd_text_add(text, "%s = { %" PRId64 ", %" PRId64 ", %" PRId64 " }, ", field, a.base, a.per_group, a.per_outer);
 }
 
-static void add_family(hd_text *text, const hd_cover *cover, const hd_family *f, const hd_target *target, int qv, int parts, bool backward)
+static void add_family(hd_text *text, const hd_cover *cover, const hd_family *f, const hd_target *target, int qv, const panels *panel, int parts, bool backward)
 {
     hd_text_add(text, "{ what = %s, qv = %d, groups = %" PRId64 ", inner = %" PRId64 ", ", hd_format("\"%s\"", f->what ? f->what : "pairs"), qv, f->groups, f->inner);
     add_affine(text, "q_start", f->q_start);
@@ -108,6 +139,7 @@ static void add_family(hd_text *text, const hd_cover *cover, const hd_family *f,
     hd_text_add(text, "q_step = %" PRId64 ", k_step = %" PRId64 ", k_run = %" PRId64 ", ", f->q_step, f->k_step, f->k_run);
     hd_text_add(text, "lo_mul = %" PRId64 ", lo_div = %" PRId64 ", lo_phase = %" PRId64 ", hi_mul = %" PRId64 ", hi_div = %" PRId64 ", hi_phase = %" PRId64 ", ",
                 f->lo_mul, f->lo_div, f->lo_phase, f->hi_mul, f->hi_div, f->hi_phase);
+    hd_text_add(text, "batch = %" PRId64 ", panel_queries = %" PRId64 ", panel_keys = %" PRId64 ", ", panel->groups, panel->queries, panel->keys);
     if (parts > 1) {
         add_cuts(text, "cuts", cover, f, parts, (int64_t)qv * target->vl, false);
         if (backward) add_cuts(text, "key_cuts", cover, f, parts, 16, true);
@@ -165,8 +197,9 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     const int parts = owners >= ENOUGH_SLOTS ? 1 : PARTS;
 
     /* Keys in a chunk: their scores, and keys or values, share the first cache; a multiple of every register tile of keys. */
-    int64_t kc = round_up(min64(96, target->l1 * 3 / 4 / 4 / (dp + 2 * vl)), 24);
-    if (kc < 24) kc = 24;
+    int64_t kc = target->l1 * 3 / 4 / 4 / (dp + 2 * vl) / 48 * 48;
+    if (kc > 96) kc = 96;
+    if (kc < 48) kc = 48;
     int **width = choose_widths(a, target);
 
     /* Keys and values of a head, with their gradients, side by side in scratch; and turned, for diagonals, if half the second
@@ -179,6 +212,7 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
 
     hd_text covers = { 0 };
     int families = 0, widest = 1;
+    int64_t panel_floats = 0;
     bool all_complete = true;
     hd_text_add(&covers, "covers = {\n");
     for (int c = 0; c < a->covers; c++) {
@@ -196,7 +230,10 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
         for (int f = 0; f < listed; f++) {
             const int qv = width[c][f];
             if (qv > widest) widest = qv;
-            add_family(&covers, cover, &cover->family[f], target, qv, parts, backward);
+            panels panel = { 1, 0, 0, 0 };
+            if (!whole) panel = choose_panels(a, cover, &cover->family[f], target, dp, backward);
+            if (panel.floats > panel_floats) panel_floats = panel.floats;
+            add_family(&covers, cover, &cover->family[f], target, qv, &panel, parts, backward);
         }
         hd_text_add(&covers, "} },\n");
     }
@@ -216,7 +253,7 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     /* The structs of the templates, in bytes: blocks, then the chunk. Each is padded to 64 at most twice. */
     const int64_t block = backward ? 5 * dp * nq + 4 * nq : 2 * dp * nq + 5 * nq;
     const int64_t chunk = backward ? kc * (2 * nq + 4 * dp) : kc * (nq + 2 * dp) + nq * dp;
-    const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 256 + (whole ? tensors * a->keys * dp * 4 : 0) + (any_diagonals ? turned_bytes : 0);
+    const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 256 + (whole ? tensors * a->keys * dp * 4 : 0) + (any_diagonals ? turned_bytes : 0) + round_up(4 * panel_floats, 64);
 
     hd_text shape = { 0 };
     hd_text_add(&shape, "registers = %d, batch = %" PRId64 ", heads = %" PRId64 ", kv_heads = %" PRId64 ", head_dim = %" PRId64 ", queries = %" PRId64 ", keys = %" PRId64 ", scale = %.17g,\n",

@@ -84,6 +84,8 @@ static const test_case cases[] = {
     { FULL,        FULL,        0,   3,  70, 1, 1,  7, true,  true  },
     { STRIDED,     STRIDED,    32, 256, 256, 4, 4, 48, false, false },
     { WINDOW,      WINDOW,    200, 517, 517, 4, 4, 64, true,  false },
+    { STRIDED,     STRIDED,    40, 500, 500, 2, 1, 32, true,  true  },
+    { STRIDE_ONLY, STRIDE_ONLY, 19, 300, 257, 2, 2, 16, true, true  },
 };
 enum { CASES = sizeof cases / sizeof *cases, SHARED_OBJECTS = 2, MAX_PHASES = 8 };
 
