@@ -14,13 +14,13 @@ enum { PARTS = 16,               /* of one head, where heads alone are too few s
 
 /* Share of the FMA peak that the inner loops reach on full tiles, by block width (one vector needs a load for every FMA), and
  * on the few keys of a single vector of a wider block. */
-static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.78, 0.86 }, speed_alone = 0.45;
+static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.78, 0.86 }, speed_alone = 0.50;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
-/* Relative time of a family in blocks of qv vectors of vl queries, over a sample. */
-static double family_time(const hd_cover *cover, const hd_family *f, int qv, int64_t vl)
+/* Relative time of a family in blocks of qv vectors of vl queries, over a sample. trim: vectors meet only the keys they need. */
+static double family_time(const hd_cover *cover, const hd_family *f, int qv, int64_t vl, bool trim)
 {
     double total = 0;
     int64_t step = f->groups / SAMPLE_BLOCKS + 1;
@@ -28,7 +28,7 @@ static double family_time(const hd_cover *cover, const hd_family *f, int qv, int
         hd_group group = hd_family_group(cover, f, g);
         int64_t blocks = (group.q_count + qv * vl - 1) / (qv * vl), hop = blocks / SAMPLE_BLOCKS + 1;
         for (int64_t b = 0; b < blocks; b += hop) {
-            int64_t vectors = 0, common_first = 0, common_last = INT64_MAX;      /* sum of the keys of each vector; the keys of all */
+            int64_t vectors = 0, common_first = 0, common_last = INT64_MAX, any_first = INT64_MAX, any_last = 0;      /* sum of the keys of each vector; the keys of all */
             for (int64_t c = 0; c < qv; c++) {
                 int64_t first, last, unused, t = min64((b * qv + c) * vl, group.q_count - 1), end = min64(t + vl, group.q_count);
                 hd_group_interval(f, &group, t, &first, &unused);
@@ -36,7 +36,10 @@ static double family_time(const hd_cover *cover, const hd_family *f, int qv, int
                 if (last > first) vectors += last - first;
                 if (first > common_first) common_first = first;
                 if (last < common_last) common_last = last;
+                if (first < any_first) any_first = first;
+                if (last > any_last) any_last = last;
             }
+            if (!trim) common_first = any_first, common_last = any_last;
             const int64_t common = common_last > common_first ? qv * (common_last - common_first) : 0;
             /* opening and closing a block costs about as much as 4 keys */
             total += (double)hop * ((double)(common + 4 * qv) / speed[qv] + (double)(vectors > common ? vectors - common : 0) / (qv == 1 ? speed[1] : speed_alone));
@@ -57,7 +60,7 @@ static int **choose_widths(const hd_attention *a, const hd_target *target)
         for (int f = 0; f < cover->families; f++) {
             double best = 0;
             for (int qv = 1; qv <= MAX_WIDTH; qv++) {
-                double cost = family_time(cover, &cover->family[f], qv, target->vl);
+                double cost = family_time(cover, &cover->family[f], qv, target->vl, true);
                 total[qv] += cost;
                 if (qv == 1 || cost < best) best = cost, width[c][f] = qv;
             }
@@ -124,7 +127,7 @@ static void add_cuts(hd_text *text, const char *field, const hd_cover *cover, co
 
 static void add_affine(hd_text *text, const char *field, hd_affine a)
 {
-    hd_text_add(text, "%s = { %" PRId64 ", %" PRId64 ", %" PRId64 " }, ", field, a.base, a.per_group, a.per_outer);
+    hd_text_add(text, "%s = { %" PRId64 ", %" PRId64 ", %" PRId64 ", table = %d }, ", field, a.base, a.per_group, a.per_outer, a.table);
 }
 
 static void add_family(hd_text *text, const hd_cover *cover, const hd_family *f, const hd_target *target, int qv, const panels *panel, int parts, bool backward)
@@ -139,7 +142,15 @@ static void add_family(hd_text *text, const hd_cover *cover, const hd_family *f,
     hd_text_add(text, "q_step = %" PRId64 ", k_step = %" PRId64 ", k_run = %" PRId64 ", ", f->q_step, f->k_step, f->k_run);
     hd_text_add(text, "lo_mul = %" PRId64 ", lo_div = %" PRId64 ", lo_phase = %" PRId64 ", hi_mul = %" PRId64 ", hi_div = %" PRId64 ", hi_phase = %" PRId64 ", ",
                 f->lo_mul, f->lo_div, f->lo_phase, f->hi_mul, f->hi_div, f->hi_phase);
+    /* another copy of the inner loops, for single vectors, has to be worth its compilation */
+    const bool trim = qv > 1 && family_time(cover, f, qv, target->vl, true) < 0.98 * family_time(cover, f, qv, target->vl, false);
+    hd_text_add(text, "trim = %s, ", trim ? "true" : "false");
     hd_text_add(text, "batch = %" PRId64 ", panel_queries = %" PRId64 ", panel_keys = %" PRId64 ", ", panel->groups, panel->queries, panel->keys);
+    if (f->table) {
+        hd_text_add(text, "table = [[");
+        for (int64_t h = 0; h <= f->groups / f->inner; h++) hd_text_add(text, "%" PRId64 ",%s", f->table[h], h % 24 == 23 ? "\n    " : " ");
+        hd_text_add(text, "]], ");
+    }
     if (parts > 1) {
         add_cuts(text, "cuts", cover, f, parts, (int64_t)qv * target->vl, false);
         if (backward) add_cuts(text, "key_cuts", cover, f, parts, 16, true);

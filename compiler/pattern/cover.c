@@ -31,7 +31,7 @@ static int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
 static int64_t value(hd_affine a, const hd_family *f, int64_t g)
 {
-    return a.base + a.per_group * (g % f->inner) + a.per_outer * (g / f->inner);
+    return a.base + a.per_group * (g % f->inner) + (a.table ? f->table[g / f->inner + a.table - 1] : a.per_outer * (g / f->inner));
 }
 
 hd_group hd_family_group(const hd_cover *cover, const hd_family *f, int64_t g)
@@ -159,6 +159,7 @@ typedef struct builder {
     hd_cover *cover;
     int capacity;
     bool full;              /* more than MAX_FAMILIES were needed */
+    const hd_pattern *documents;      /* the term */
     hd_where line;          /* of the pattern */
     const char *where;      /* of the region in work: "keys 0..15, " */
 } builder;
@@ -463,11 +464,11 @@ static bool add_stairs(builder *b, const hd_region *r, hd_progression p)
     if (r->period > 1 && ((!near_chunk && !hi_open) || (!far_chunk && !lo_open))) return false;
     if (r->period > 1 && r->period % l == 0 && r->r0 / l != (r->r1 - 1) / l) {      /* runs over several chunks: one chunk after the other */
         for (int64_t from = r->r0; from < r->r1; from = from / l * l + l) {
-            hd_region part = *r;
-            part.k0 += from - r->r0;
-            part.r0 = from;
-            part.r1 = min64(r->r1, from / l * l + l);
-            if (part.k0 < part.k1) add_stairs(b, &part, p);
+            hd_region slice = *r;
+            slice.k0 += from - r->r0;
+            slice.r0 = from;
+            slice.r1 = min64(r->r1, from / l * l + l);
+            if (slice.k0 < slice.k1) add_stairs(b, &slice, p);
         }
         return true;
     }
@@ -501,12 +502,44 @@ static void add_lags(builder *b, const hd_region *r, hd_progression p)
     add_plain(b, r, clip(p, near, far));
 }
 
+/* A progression on the squares of documents: as on chunks, but their corners come from a table. */
+static void add_documents(builder *b, const hd_region *r, hd_progression p)
+{
+    const hd_pattern *same = b->documents;
+    if (p.count == 1) p.step = 1;
+    if (r->q0 || r->q1 < b->cover->queries || r->k0 || r->k1 < b->cover->keys || r->period > 1 || r->lag0 > -HD_ALL_KEYS || r->lag1 < HD_ALL_KEYS || p.start % p.step) {
+        b->full = true;
+        return;
+    }
+    int64_t last = p.start + (p.count - 1) * p.step;
+    bool lo_open = last + p.step > r->longest - 1, hi_open = p.start - p.step < -(r->longest - 1);
+    hd_family f = { .groups = p.step * same->documents, .inner = p.step, .table = same->document, .q_step = p.step, .k_step = p.step, .k_run = 1,
+                    .lo_div = 1, .hi_div = 1, .lo_mul = !lo_open, .hi_mul = !hi_open };
+    f.q_start = f.k_start = (hd_affine){ .per_group = p.step > 1, .table = 1 };
+    f.q_end = f.k_end = (hd_affine){ .table = 2 };
+    f.lo.base = lo_open ? 0 : -last / p.step;
+    f.hi.base = hi_open ? HD_ALL_KEYS : 1 - p.start / p.step;
+    f.what = hd_format("in %" PRId64 " documents: %s", same->documents, describe(p.start, p.step, p.count, lo_open, hi_open));
+    f.kept_pairs = family_pairs(b->cover, &f);
+    if (!f.kept_pairs) return;
+    if (b->cover->families == MAX_FAMILIES) { b->full = true; return; }
+    HD_PUSH(b->cover->family, b->cover->families, b->capacity, f);
+}
+
+static const hd_pattern *find_documents(const hd_pattern *p)
+{
+    if (p->kind == HD_PATTERN_DOCUMENTS) return p;
+    if (p->kind < HD_PATTERN_AND) return NULL;
+    const hd_pattern *found = find_documents(p->a);
+    return found ? found : find_documents(p->b);
+}
+
 /* The differences of `all` that occur in the region. */
 static hd_differences occurring(const hd_region *r, const hd_differences *all, hd_where where)
 {
     int64_t low = r->q0 - (r->k1 - 1), high = r->q1 - 1 - r->k0;
     int64_t least, most;
-    hd_lag_reach(r, &least, &most);
+    hd_region_reach(r, &least, &most);
     low = max64(low, least);
     high = min64(high, most);
     hd_differences some = hd_differences_new(low, max64(0, high - low + 1), where);
@@ -543,7 +576,9 @@ static void add_region(builder *b, hd_region r, const hd_differences *all)
     for (int k = 0; k < list.count && !b->full; k++) {
         hd_progression p = list.item[k];
         p.start += set.first;
-        add_lags(b, &r, p);
+        if (r.document1 - r.document0 == 2) add_lags(b, &r, p);
+        else if (r.document0 == 0) add_documents(b, &r, p);
+        else b->full = true;              /* other documents: squares of all shapes */
     }
 }
 
@@ -635,7 +670,7 @@ hd_cover *hd_cover_try(const hd_pattern *p, int64_t queries, int64_t keys)
     hd_pattern_validate(p);
     hd_regions *list = calloc(1, sizeof *list);
     if (!list || !hd_regions_make(list, p, queries, keys)) { free(list); return NULL; }
-    builder b = { .cover = HD_NEW(hd_cover), .line = p->where };
+    builder b = { .cover = HD_NEW(hd_cover), .line = p->where, .documents = find_documents(p) };
     b.cover->queries = queries;
     b.cover->keys = keys;
     for (int k = 0; k < list->count && !b.full; k++) add_region(&b, list->item[k].r, &list->item[k].d);
@@ -686,6 +721,7 @@ static void print_affine(hd_text *out, const char *name, hd_affine a)
     hd_text_add(out, " %s %" PRId64, name, a.base);
     if (a.per_group) hd_text_add(out, "%+" PRId64 "g", a.per_group);
     if (a.per_outer) hd_text_add(out, "%+" PRId64 "h", a.per_outer);
+    if (a.table) hd_text_add(out, "+table[h%s]", a.table == 2 ? "+1" : "");
 }
 
 static void print_bound(hd_text *out, const char *name, hd_affine a, int64_t mul, int64_t div, int64_t phase)

@@ -10,14 +10,18 @@
 
 /* The pairs (i, j) with q0 <= i < q1, k0 <= j < k1, r0 <= j mod period < r1 (all j: 0, 1, 1) and a lag from lag0 to below lag1.
  * The lag of a pair is by how many chunks the query lies after the key: floor(i / chunk) - floor(j / chunk). Lags without end:
- * -HD_ALL_KEYS, HD_ALL_KEYS; without chunks, chunk 0, both. */
-typedef struct hd_region { int64_t q0, q1, k0, k1, period, r0, r1, chunk, lag0, lag1; } hd_region;
+ * -HD_ALL_KEYS, HD_ALL_KEYS; without chunks, chunk 0, both.
+ * document0 .. document1: 0 .. 1 pairs of one document, none of which is longer than `longest`; 1 .. 2 of different ones; 0 .. 2 all. */
+typedef struct hd_region { int64_t q0, q1, k0, k1, period, r0, r1, chunk, lag0, lag1, document0, document1, longest; } hd_region;
 
-/* Differences that pairs of such lags can have: *low to *high, both included. */
-static inline void hd_lag_reach(const hd_region *r, int64_t *low, int64_t *high)
+/* Differences that pairs of such lags and documents can have: *low to *high, both included. */
+static inline void hd_region_reach(const hd_region *r, int64_t *low, int64_t *high)
 {
     *low = r->lag0 <= -HD_ALL_KEYS ? -HD_ALL_KEYS : r->lag0 * r->chunk - (r->chunk - 1);
     *high = r->lag1 >= HD_ALL_KEYS ? HD_ALL_KEYS : r->lag1 * r->chunk - 1;
+    if (r->document1 != 1) return;
+    if (*low < 1 - r->longest) *low = 1 - r->longest;
+    if (*high > r->longest - 1) *high = r->longest - 1;
 }
 
 typedef struct hd_differences {
@@ -63,11 +67,11 @@ static inline int64_t hd_difference_pairs(int64_t d, int64_t queries, int64_t ke
 typedef struct hd_runs { int64_t count, capacity; hd_interval *item; } hd_runs;
 /* rows.c: the keys in [low, high) of query i, appended; items before them must end below low. For operators, too. */
 void hd_row_runs(const hd_pattern *, int64_t i, int64_t low, int64_t high, hd_runs *);
-/* Terms that are no regions: documents, grids and lists. */
+/* Terms that are no regions: grids and lists. */
 static inline bool hd_pattern_irregular(const hd_pattern *p)
 {
     if (p->kind >= HD_PATTERN_AND) return hd_pattern_irregular(p->a) || hd_pattern_irregular(p->b);
-    return p->kind >= HD_PATTERN_DOCUMENTS;
+    return p->kind >= HD_PATTERN_GRID;
 }
 /* Whether a document, grid or list term keeps the pair. */
 bool hd_row_keeps(const hd_pattern *, int64_t i, int64_t j);

@@ -198,7 +198,10 @@ static void fill(const hd_pattern *p, const line *l, uint64_t *bits)
         return;
     }
     case HD_PATTERN_DOCUMENTS: case HD_PATTERN_GRID: case HD_PATTERN_LIST: {
-        assert(l->row);
+        if (!l->row) {      /* documents */
+            if (r->document0 == 0) set_range(bits, l->count, 0, l->count);
+            return;
+        }
         hd_runs runs = { 0, 0, NULL };
         hd_row_runs(p, l->origin, 0, l->count, &runs);
         for (int64_t k = 0; k < runs.count; k++) set_range(bits, l->count, runs.item[k].first, runs.item[k].end);

@@ -86,13 +86,15 @@ bool hd_pattern_equal(const hd_pattern *, const hd_pattern *);
  * direction (dK, dV) too. What covers of full, causal, window and stride use: k_run 1, divs 1, phases 0, inner == groups,
  * lo_mul and hi_mul 0 or 1 (0: that side is never cut, lo is 0 or hi is HD_ALL_KEYS). */
 #define HD_ALL_KEYS (INT64_MAX / 4)
-typedef struct hd_affine { int64_t base, per_group, per_outer; } hd_affine;
+/* table (documents, whose lengths differ): 1 adds table[floor(g/inner)] of the family, 2 the element after it. */
+typedef struct hd_affine { int64_t base, per_group, per_outer; int table; } hd_affine;
 typedef struct hd_family {
     int64_t groups, inner;
     hd_affine q_start, q_end, k_start, k_end;
     int64_t q_step, k_step, k_run;
     hd_affine lo, hi;
     int64_t lo_mul, lo_div, lo_phase, hi_mul, hi_div, hi_phase;
+    const int64_t *table;            /* [groups / inner + 1], or NULL */
     int64_t kept_pairs;              /* over all groups */
     const char *what;                /* "window of 64 keys", "columns of stride 64": for comments and pictures */
 } hd_family;

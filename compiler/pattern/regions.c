@@ -1,7 +1,7 @@
 /* The plane of (query, key) pairs cut into regions on which a pattern is a set of differences.
  *
  * Cuts lie where keys and queries terms begin and end, at the ends of residues within their common period, and between the
- * lags (chunks back) that chunk terms tell apart. Then neighbours join again: if one's differences are a subset of the other's, the subset
+ * lags (chunks back) that chunk terms tell apart, and between documents. Then neighbours join again: if one's differences are a subset of the other's, the subset
  * becomes a set of the joint region, and the other keeps the rest. So a window | global keys is one window on the whole plane
  * and what the keys add to it, and terms that cut nothing in the end leave no trace.
  * Invariant: the regions' pairs are disjoint and together the pattern's. */
@@ -19,7 +19,8 @@ enum { MAX_BREAKS = 32 };
 typedef struct breaks { int count; int64_t at[MAX_BREAKS]; } breaks;
 
 typedef struct plane {
-    breaks queries, keys, residues, lags;
+    breaks queries, keys, residues, lags, documents;
+    const hd_pattern *same;         /* the documents term */
     int64_t period, chunk;          /* chunk 0: no chunk term that cuts anything */
     bool full;                      /* more than fits: several chunk lengths, too many breaks */
 } plane;
@@ -38,7 +39,10 @@ static void add_break(plane *pl, breaks *list, int64_t at, int64_t first, int64_
 
 static void find_periods(plane *pl, const hd_pattern *p, int64_t longest)
 {
-    if (p->kind == HD_PATTERN_RESIDUES) {
+    if (p->kind == HD_PATTERN_DOCUMENTS) {
+        if (pl->same && !hd_pattern_equal(pl->same, p)) pl->full = true;
+        pl->same = p;
+    } else if (p->kind == HD_PATTERN_RESIDUES) {
         pl->period = hd_lcm(pl->period, p->stride);
         if (pl->period > INT32_MAX) pl->full = true, pl->period = 1;
     } else if (p->kind == HD_PATTERN_CHUNK && p->chunk < longest) {
@@ -79,7 +83,7 @@ static void drop(hd_regions *list, int k)
 static bool is_empty(const hd_kept *k)
 {
     int64_t low, high;
-    hd_lag_reach(&k->r, &low, &high);
+    hd_region_reach(&k->r, &low, &high);
     int64_t x = hd_differences_next(&k->d, low - k->d.first);
     return x == k->d.count || x + k->d.first > high;
 }
@@ -110,14 +114,15 @@ static void subtract(hd_differences *a, const hd_differences *b, int64_t low, in
     for (int64_t w = 0; w < (a->count + 63) / 64; w++) a->bits[w] &= ~(b->bits[w] & mask_word(a, w, low, high));
 }
 
-enum { RESIDUES, KEYS, QUERIES, LAGS, AXES };
+enum { RESIDUES, KEYS, QUERIES, LAGS, DOCUMENTS, AXES };
 
 /* a and b are neighbours along one axis and alike otherwise: a becomes both. */
 static bool join(hd_region *a, const hd_region *b, int axis)
 {
     hd_region x = *a, y = *b, joint = *a;
-    int64_t *ends[AXES][2] = { { &joint.r0, &joint.r1 }, { &joint.k0, &joint.k1 }, { &joint.q0, &joint.q1 }, { &joint.lag0, &joint.lag1 } };
-    int64_t *alike[AXES][4] = { { &x.r0, &x.r1, &y.r0, &y.r1 }, { &x.k0, &x.k1, &y.k0, &y.k1 }, { &x.q0, &x.q1, &y.q0, &y.q1 }, { &x.lag0, &x.lag1, &y.lag0, &y.lag1 } };
+    int64_t *ends[AXES][2] = { { &joint.r0, &joint.r1 }, { &joint.k0, &joint.k1 }, { &joint.q0, &joint.q1 }, { &joint.lag0, &joint.lag1 }, { &joint.document0, &joint.document1 } };
+    int64_t *alike[AXES][4] = { { &x.r0, &x.r1, &y.r0, &y.r1 }, { &x.k0, &x.k1, &y.k0, &y.k1 }, { &x.q0, &x.q1, &y.q0, &y.q1 }, { &x.lag0, &x.lag1, &y.lag0, &y.lag1 },
+                                { &x.document0, &x.document1, &y.document0, &y.document1 } };
     int64_t other_start = *alike[axis][2], other_end = *alike[axis][3];
     for (int k = 0; k < 4; k++) *alike[axis][k] = 0;
     if (memcmp(&x, &y, sizeof x)) return false;
@@ -139,7 +144,7 @@ static bool join_neighbours(hd_regions *list, bool whole)
                 hd_region joint = x->r;
                 int64_t low, high;
                 if (a == b || !join(&joint, &y->r, axis)) continue;
-                hd_lag_reach(&y->r, &low, &high);
+                hd_region_reach(&y->r, &low, &high);
                 if (!is_subset(&x->d, &y->d, low, high) || (whole && !is_subset(&y->d, &x->d, low, high))) continue;
                 subtract(&y->d, &x->d, low, high);
                 x->r = joint;
@@ -153,7 +158,7 @@ static bool join_neighbours(hd_regions *list, bool whole)
 static void forget_lags(hd_kept *k)
 {
     int64_t low, high;
-    hd_lag_reach(&k->r, &low, &high);
+    hd_region_reach(&k->r, &low, &high);
     for (int64_t w = 0; w < (k->d.count + 63) / 64; w++) k->d.bits[w] &= mask_word(&k->d, w, low, high);
     if (k->r.lag0 > -HD_ALL_KEYS && hd_differences_next(&k->d, 0) + k->d.first < k->r.lag0 * k->r.chunk) return;
     if (k->r.lag1 < HD_ALL_KEYS) {
@@ -168,7 +173,7 @@ static void add(hd_regions *list, const hd_pattern *p, hd_region r, int64_t quer
 {
     hd_differences d = hd_differences_make(p, &r, -(keys - 1), queries + keys - 1);
     int64_t low, high;
-    hd_lag_reach(&r, &low, &high);
+    hd_region_reach(&r, &low, &high);
     /* one more on either side, as the pattern would have it: joined to the next lag, a band then ends where it should */
     for (int64_t w = 0; w < (d.count + 63) / 64; w++) d.bits[w] &= mask_word(&d, w, low - 1, high + 1);
     list->item[list->count++] = (hd_kept){ r, d };
@@ -181,8 +186,10 @@ bool hd_regions_make(hd_regions *list, const hd_pattern *p, int64_t queries, int
     if (hd_pattern_irregular(p)) return false;
     plane pl = { .period = 1 };
     find_periods(&pl, p, max64(queries, keys));
-    breaks *axis[] = { &pl.queries, &pl.keys, &pl.residues, &pl.lags };
-    int64_t first[] = { 0, 0, 0, -HD_ALL_KEYS }, last[] = { queries, keys, pl.period, HD_ALL_KEYS };
+    breaks *axis[] = { &pl.queries, &pl.keys, &pl.residues, &pl.lags, &pl.documents };
+    int64_t first[] = { 0, 0, 0, -HD_ALL_KEYS, 0 }, last[] = { queries, keys, pl.period, HD_ALL_KEYS, 2 }, longest = 0;
+    for (int64_t d = 0; pl.same && d < pl.same->documents; d++) longest = max64(longest, pl.same->document[d + 1] - pl.same->document[d]);
+    if (pl.same) add_break(&pl, &pl.documents, 1, 0, 2);
     for (int k = 0; k < AXES; k++) add_break(&pl, axis[k], first[k], first[k], last[k]), add_break(&pl, axis[k], last[k], first[k], last[k]);
     find_breaks(&pl, p, queries, keys);
     list->count = 0;
@@ -192,9 +199,10 @@ bool hd_regions_make(hd_regions *list, const hd_pattern *p, int64_t queries, int
     for (int q = 0; q + 1 < pl.queries.count; q++)
         for (int k = 0; k + 1 < pl.keys.count; k++)
             for (int r = 0; r + 1 < pl.residues.count; r++)
-                for (int g = 0; g + 1 < pl.lags.count; g++) {
+                for (int g = 0; g + 1 < pl.lags.count; g++) for (int d = 0; d + 1 < pl.documents.count; d++) {
                     hd_region region = { pl.queries.at[q], pl.queries.at[q + 1], pl.keys.at[k], pl.keys.at[k + 1], pl.period,
-                                         pl.residues.at[r], pl.residues.at[r + 1], pl.chunk, pl.lags.at[g], pl.lags.at[g + 1] };
+                                         pl.residues.at[r], pl.residues.at[r + 1], pl.chunk, pl.lags.at[g], pl.lags.at[g + 1],
+                                         pl.documents.at[d], pl.documents.at[d + 1], longest };
                     add(list, p, region, queries, keys);
                 }
     while (join_neighbours(list, true) || join_neighbours(list, false)) { }

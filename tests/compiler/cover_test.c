@@ -34,6 +34,11 @@ static hd_pattern *queries_of(int64_t first, int64_t end) { return make((hd_patt
 static hd_pattern *and(hd_pattern *a, hd_pattern *b) { return make((hd_pattern){ .kind = HD_PATTERN_AND, .a = a, .b = b }); }
 static hd_pattern *or(hd_pattern *a, hd_pattern *b) { return make((hd_pattern){ .kind = HD_PATTERN_OR, .a = a, .b = b }); }
 static hd_pattern *minus(hd_pattern *a, hd_pattern *b) { return make((hd_pattern){ .kind = HD_PATTERN_MINUS, .a = a, .b = b }); }
+static hd_pattern *documents(void)      /* 60 positions */
+{
+    static const int64_t start[] = { 0, 7, 30, 31, 60 };
+    return make((hd_pattern){ .kind = HD_PATTERN_DOCUMENTS, .documents = 4, .document = start });
+}
 static hd_pattern *strided(int64_t l) { return and(causal(), or(window(l - 1, 0), stride(l))); }
 
 #define CHECK(condition) do { if (!(condition)) { printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); return false; } } while (0)
@@ -321,6 +326,8 @@ static void random_rows_are_those_of_the_predicate(void **state)
     (void)state;
     const char *count = getenv("HD_COVERS"), *seed = getenv("HD_SEED");
     int64_t covers = (count ? atoll(count) : 20000) / 8, listed = 0;
+    unsigned char *times = malloc(200 * 200), rows[200], columns[200];
+    assert_non_null(times);
     random_state = seed ? strtoull(seed, NULL, 0) : 0x9E3779B97F4A7C15u;
     for (int64_t n = 0; n < covers; n++) {
         uint64_t case_seed = random_state;
@@ -334,8 +341,10 @@ static void random_rows_are_those_of_the_predicate(void **state)
         }
         const hd_cover *cover = hd_cover_make(p, queries, keys);
         listed += cover->rows != NULL;
+        if (!cover->rows && !check_cover(p, cover, times, rows, columns)) fail_msg("case %" PRId64 " (HD_SEED=0x%" PRIx64 "): %s", n, case_seed, hd_pattern_text(p));
         if (!check_rows(p, cover) || !check_row(p, below(queries), keys)) fail_msg("case %" PRId64 " (HD_SEED=0x%" PRIx64 "): %s", n, case_seed, hd_pattern_text(p));
     }
+    free(times);
     printf("random rows: %" PRId64 " covers, %" PRId64 " of them listed\n", covers, listed);
 }
 
@@ -381,6 +390,11 @@ static void known_patterns_fall_into_few_families(void **state)
         { "a global token in the middle",                       or(window(8, 8), or(keys_of(50, 51), queries_of(50, 51))), 1000, 1000, 5, 1 },
         { "a prefix",                                           or(causal(), keys_of(0, 100)), 1000, 1000, 2, 1 },
         { "terms that cut nothing leave no trace",              or(strided(16), and(chunk(7), and(keys_of(3, 9), minus(residues(5, 1, 2), full())))), 999, 999, 2, 1 },
+        { "documents, causal",                                  and(causal(), documents()), 60, 60, 1, 4 },
+        { "a window in documents",                              and(window(5, 0), documents()), 60, 60, 1, 4 },
+        { "a stride in documents",                              and(and(causal(), stride(4)), documents()), 60, 60, 1, 16 },
+        { "strided in documents",                               and(strided(4), documents()), 60, 60, 2, 4 },
+        { "documents that cut nothing leave no trace",          or(strided(4), and(documents(), window(1, 0))), 60, 60, 2, 1 },
         { "an empty pattern has an empty home",                 minus(full(), full()), 10, 20, 1, 1 },
         { "one query, one key",                                 strided(4), 1, 1, 1, 1 },
     };
