@@ -257,15 +257,23 @@ static void build_text(void)
     built = true;
 }
 
+static void same_for_every_number_of_threads(const char *program)
+{
+    for (int threads = 1; threads <= 8; threads++) {
+        must("%s train --data " HERE "/words --batch 4 --steps 50 --threads %d --out " HERE "/threads_%d", program, threads, threads);
+        assert_same_bytes(HERE "/threads_1", hd_format(HERE "/threads_%d", threads));
+        assert_same_bytes(HERE "/threads_1.state", hd_format(HERE "/threads_%d.state", threads));
+    }
+}
+
 static void weights_are_the_same_for_every_number_of_threads(void **state)
 {
     (void)state;
     build_text();
-    for (int threads = 1; threads <= 8; threads++) {
-        must(HERE "/text train --data " HERE "/words --batch 4 --steps 50 --threads %d --out " HERE "/threads_%d", threads, threads);
-        assert_same_bytes(HERE "/threads_1", hd_format(HERE "/threads_%d", threads));
-        assert_same_bytes(HERE "/threads_1.state", hd_format(HERE "/threads_%d.state", threads));
-    }
+    same_for_every_number_of_threads(HERE "/text");
+    /* two heads in one vector: what belongs to one must not be written with the other */
+    must("%s build%s models/text.lua -o " HERE "/narrow " TEXT " -D heads=2 -D width=%d", heddle(), sanitize(), __builtin_cpu_supports("avx512f") ? 16 : 8);
+    same_for_every_number_of_threads(HERE "/narrow");
 }
 
 static int lines_of(const char *path)
