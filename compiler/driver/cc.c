@@ -81,11 +81,19 @@ static char *read_all(int fd)
     return out.data ? out.data : hd_strdup("");
 }
 
+static const char *temporary_base(void)
+{
+    const char *base = getenv("TMPDIR");
+    return base && *base ? base : "/tmp";
+}
+
+/* A nameless file for what a program prints. */
 static int output_file(void)
 {
-    char name[] = "/tmp/heddle-output-XXXXXX";
+    char *name = hd_format("%s/heddle-output-XXXXXX", temporary_base());
     const int fd = mkostemp(name, O_CLOEXEC);
-    if (fd >= 0) unlink(name);
+    if (fd < 0) hd_fail((hd_where){ name, 0 }, "cannot make a temporary file: %s", strerror(errno));
+    unlink(name);
     return fd;
 }
 
@@ -117,8 +125,7 @@ static void on_signal(int signal) { remove_temporaries(); _exit(128 + signal); }
 
 char *hd_temporary_folder(void)
 {
-    const char *base = getenv("TMPDIR");
-    char *path = hd_format("%s/heddle-XXXXXX", base && *base ? base : "/tmp");
+    char *path = hd_format("%s/heddle-XXXXXX", temporary_base());
     if (!mkdtemp(path)) hd_fail((hd_where){ path, 0 }, "cannot make a temporary folder: %s", strerror(errno));
     if (!temporaries) {
         atexit(remove_temporaries);
