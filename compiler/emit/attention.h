@@ -8,9 +8,12 @@
  * The results of a plan are the same bits for any number of threads.
  *
  * Arguments of every phase:
- *   forward    const hd_run *run, int sequences, int used, const float *q, const float *k, const float *v, float *out, float *lse, float *merge
- *   backward   const hd_run *run, const float *q, const float *k, const float *v, const float *out, const float *lse, const float *dout,
- *              float *dq, float *dk, float *dv, float *merge
+ *   forward    const hd_run *run, int sequences, int used, const float *q, const float *k, const float *v, [extras,] float *out, float *lse, float *merge
+ *   backward   const hd_run *run, const float *q, const float *k, const float *v, const float *out, const float *lse, const float *dout, [extras,]
+ *              float *dq, float *dk, float *dv, [gradients of extras,] float *merge
+ * extras, as `with` says (graph.h has the formula): const float *sinks (forward only), const float *bias, const float *key_bias,
+ * const float *edge_bias, const int32_t *bounds; their gradients: float *dbias [batch][heads][buckets], float *dkey_bias
+ * [batch][heads][keys], float *dedge_bias [batch][heads][edges], every element written.
  * sequences, used: only the first `sequences` sequences and, for causal patterns, the first `used` positions are computed; 0: all.
  * lse is [batch][heads][queries]; merge holds merge_bytes between the phases of one call (NULL where that is 0). Backward writes every
  * element of dq, dk and dv, which must not overlap anything else. */
@@ -18,6 +21,7 @@
 #define HD_ATTENTION_H
 
 #include "../driver/target.h"
+#include "../graph/graph.h"
 #include "../pattern/pattern.h"
 
 /* Elements between sequences, heads and positions of a tensor; the head_dim elements of a row are contiguous. So
@@ -26,7 +30,13 @@ typedef struct hd_attention_strides { int64_t batch, head, row; } hd_attention_s
 
 typedef struct hd_attention {
     int64_t batch, heads, kv_heads, head_dim, queries, keys;
-    double scale;
+    double scale, softcap;
+    const double *alibi;
+    int64_t offset;
+    const hd_buckets *buckets;
+    unsigned with;                              /* HD_WITH_*; backward ignores the sinks */
+    int64_t key_bias_stride, edge_bias_stride;  /* elements between sequences (0 or keys), between heads (0 or edges) */
+    int64_t edges;
     hd_attention_strides q, k, v, out;          /* forward and backward */
     hd_attention_strides dout, dq, dk, dv;      /* backward */
     int covers;                                 /* distinct ones: at most 255 */

@@ -30,6 +30,15 @@ typedef enum hd_role { HD_WEIGHT, HD_GRADIENT, HD_MOMENT_1, HD_MOMENT_2 } hd_rol
 typedef enum hd_init_kind { HD_INIT_CONSTANT, HD_INIT_NORMAL, HD_INIT_UNIFORM } hd_init_kind;
 typedef struct hd_init { hd_init_kind kind; double scale; } hd_init;
 
+/* Extra inputs of attention, by bit:
+ *   sinks [heads], bias [heads, buckets], key_bias [keys] or [sequences, keys], edge_bias [pairs] or [heads, pairs], bounds i32 [sequences, queries, 2]
+ * attention_dx returns, after dq, dk, dv and in this order, for those there are: d bias [sequences, heads, buckets],
+ * d key_bias [sequences, heads, keys], d edge_bias [sequences, heads, pairs]. */
+enum { HD_WITH_SINKS = 1, HD_WITH_BIAS = 2, HD_WITH_KEY_BIAS = 4, HD_WITH_EDGE_BIAS = 8, HD_WITH_BOUNDS = 16 };
+
+/* The bucket of a difference d = i - j: bucket[clamp(d - first, 0, count - 1)]. */
+typedef struct hd_buckets { int64_t first, count, buckets; const int32_t *bucket; } hd_buckets;
+
 /* Attributes of one op; the op decides which member is live. */
 typedef union hd_attr {
     struct { hd_role role; hd_init init; bool decay; struct hd_node *weight; } param; /* decay: AdamW decay applies (rank >= 2); weight: whose gradient or moment this is */
@@ -53,8 +62,20 @@ typedef union hd_attr {
      *   heads_first = false   q [..., queries, heads*head_dim], k, v [..., keys, kv_heads*head_dim]; lse [..., heads, queries]
      *   heads_first = true    q [..., heads, queries, head_dim], k, v [..., kv_heads, keys, head_dim]; lse [..., heads, queries]
      * pattern: one, or one per head (patterns == heads). 0 stands for what follows: kv_heads = heads, head_dim from the shapes,
-     * scale = 1/sqrt(head_dim); the shape rule fills it in. */
-    struct { int heads, kv_heads, head_dim; double scale; bool heads_first; int patterns; const struct hd_pattern **pattern; } attention;
+     * scale = 1/sqrt(head_dim); the shape rule fills it in.
+     * Scores may be more than scale * q_i . k_j. With d = i + offset - j, in this order:
+     *   s = scale q_i . k_j;   s = softcap tanh(s / softcap);   s -= alibi[head] |d|;
+     *   s += bias[head][bucket of d];   s += key_bias[sequence][j];   s += edge_bias[head][e], pair e of the pattern's, by query and key
+     * sinks: one more score per head that takes part in lse, without a value. bounds: query i keeps only keys from bounds[i][0] to
+     * below bounds[i][1], neither of which decreases as i grows. */
+    struct {
+        int heads, kv_heads, head_dim; double scale; bool heads_first; int patterns; const struct hd_pattern **pattern;
+        double softcap;                     /* 0: none */
+        const double *alibi;                /* [heads] slopes; NULL: none */
+        int64_t offset;                     /* position of query 0 among the keys, for distances */
+        const struct hd_buckets *buckets;   /* of the bias table; NULL without one */
+        unsigned with;                      /* HD_WITH_*: which inputs follow v (attention) or dout (attention_dx, all but the sinks), in this order */
+    } attention;
 } hd_attr;
 
 typedef struct hd_node {
