@@ -199,13 +199,78 @@ static void add_strides(hd_text *text, const char *field, hd_attention_strides s
     hd_text_add(text, "%s = { %" PRId64 ", %" PRId64 ", %" PRId64 " }, ", field, s.batch, s.head, s.row);
 }
 
+bool hd_attention_has_terms(const hd_attention *a)
+{
+    return a->softcap != 0 || a->alibi || a->with & (HD_WITH_BIAS | HD_WITH_KEY_BIAS);
+}
+
+void hd_attention_parameters(hd_text *text, const hd_attention *a, const hd_target *target, bool backward)
+{
+    static const struct { unsigned bit; const char *name; } extra[] = {
+        { HD_WITH_SINKS, "sinks" }, { HD_WITH_BIAS, "bias" }, { HD_WITH_KEY_BIAS, "key_bias" }, { HD_WITH_EDGE_BIAS, "edge_bias" }, { HD_WITH_BOUNDS, "bounds" } };
+    hd_text_add(text, "registers = %d, batch = %" PRId64 ", heads = %" PRId64 ", kv_heads = %" PRId64 ", head_dim = %" PRId64 ", queries = %" PRId64 ", keys = %" PRId64 ", scale = %.17g,\n",
+                target->registers, a->batch, a->heads, a->kv_heads, a->head_dim, a->queries, a->keys, a->scale);
+    hd_text_add(text, "with = { ");
+    for (unsigned i = 0; i < sizeof extra / sizeof *extra; i++) hd_text_add(text, "%s = %s, ", extra[i].name, a->with & extra[i].bit ? "true" : "false");
+    hd_text_add(text, "}, softcap = %.17g, offset = %" PRId64 ", key_bias_stride = %" PRId64 ", edge_bias_stride = %" PRId64 ", edges = %" PRId64 ", alibi = ",
+                a->softcap, a->offset, a->key_bias_stride, a->edge_bias_stride, a->edges);
+    if (a->alibi) {
+        hd_text_add(text, "{ ");
+        for (int64_t h = 0; h < a->heads; h++) hd_text_add(text, "%.17g, ", a->alibi[h]);
+        hd_text_add(text, "}, ");
+    } else {
+        hd_text_add(text, "false, ");
+    }
+    if (a->with & HD_WITH_BIAS) {
+        hd_text_add(text, "buckets = { first = %" PRId64 ", count = %" PRId64 ", buckets = %" PRId64 ", list = [[", a->buckets->first, a->buckets->count, a->buckets->buckets);
+        for (int64_t i = 0; i < a->buckets->count; i++) hd_text_add(text, "%" PRId32 ",%s", a->buckets->bucket[i], i % 32 == 31 ? "\n    " : " ");
+        hd_text_add(text, "]] },\n");
+    } else {
+        hd_text_add(text, "buckets = false,\n");
+    }
+    add_strides(text, "stride_q", a->q);
+    add_strides(text, "stride_k", a->k);
+    add_strides(text, "stride_v", a->v);
+    add_strides(text, "stride_out", a->out);
+    if (!backward) return;
+    add_strides(text, "stride_dout", a->dout);
+    add_strides(text, "stride_dq", a->dq);
+    add_strides(text, "stride_dk", a->dk);
+    add_strides(text, "stride_dv", a->dv);
+}
+
+const char *hd_attention_signature(const hd_attention *a, bool backward)
+{
+    hd_text text = { 0 };
+    hd_text_add(&text, "%s", backward ? "const hd_run *run, const float *q, const float *k, const float *v, const float *out, const float *lse, const float *dout"
+                                      : "const hd_run *run, int sequences, int used, const float *q, const float *k, const float *v");
+    if (!backward && a->with & HD_WITH_SINKS) hd_text_add(&text, ", const float *sinks");
+    if (a->with & HD_WITH_BIAS) hd_text_add(&text, ", const float *bias");
+    if (a->with & HD_WITH_KEY_BIAS) hd_text_add(&text, ", const float *key_bias");
+    if (a->with & HD_WITH_EDGE_BIAS) hd_text_add(&text, ", const float *edge_bias");
+    if (a->with & HD_WITH_BOUNDS) hd_text_add(&text, ", const int32_t *bounds");
+    hd_text_add(&text, "%s", backward ? ", float *dq, float *dk, float *dv" : ", float *out, float *lse");
+    if (backward && a->with & HD_WITH_BIAS) hd_text_add(&text, ", float *dbias");
+    if (backward && a->with & HD_WITH_KEY_BIAS) hd_text_add(&text, ", float *dkey_bias");
+    if (backward && a->with & HD_WITH_EDGE_BIAS) hd_text_add(&text, ", float *dedge_bias");
+    hd_text_add(&text, ", float *merge");
+    return text.data;
+}
+
+int64_t hd_attention_terms_bytes(const hd_attention *a, bool backward)
+{
+    return 128 + (a->with & HD_WITH_BIAS ? (backward ? 2 : 1) * round_up(4 * a->buckets->count, 64) : 0);
+}
+
 static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bool backward)
 {
     for (int c = 0; c < a->covers; c++) if (a->cover[c]->rows) return hd_attention_rows(a, target, backward);
     hd_attention_plan plan = { 0 };
     const int64_t vl = target->vl, dp = round_up(a->head_dim, vl);
     const int64_t owners = backward ? a->batch * a->kv_heads : a->batch * a->heads;
-    const int parts = owners >= ENOUGH_SLOTS ? 1 : PARTS;
+    /* gradients of terms sum over all of a head's pairs: their order is that of one slot */
+    const bool terms = hd_attention_has_terms(a), one_slot = backward && a->with & (HD_WITH_BIAS | HD_WITH_KEY_BIAS);
+    const int parts = owners >= ENOUGH_SLOTS || one_slot ? 1 : PARTS;
 
     /* Keys in a chunk: their scores, and keys or values, share the first cache; a multiple of every register tile of keys. */
     int64_t kc = target->l1 * 3 / 4 / 4 / (dp + 2 * vl) / 48 * 48;
@@ -218,7 +283,7 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     const int64_t tensors = backward ? 4 : 2, turned_bytes = tensors * dp * (round_up(a->keys, vl) + 2 * MAX_WIDTH * vl) * 4;
     const bool contiguous = a->k.row == dp && a->v.row == dp && (!backward || (a->dk.row == dp && a->dv.row == dp));
     const bool whole = parts == 1 && !contiguous && tensors * a->keys * dp * 4 <= target->l2 / 4;
-    const bool fits = parts == 1 && turned_bytes <= target->l2 * 3 / 8;
+    const bool fits = parts == 1 && !terms && !(a->with & HD_WITH_BOUNDS) && turned_bytes <= target->l2 * 3 / 8;
     bool any_diagonals = false;
 
     hd_text covers = { 0 };
@@ -262,23 +327,13 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     const int subs = (int)(nq >= 48 ? 4 : round_up(128, nq) / nq);
 
     /* The structs of the templates, in bytes: blocks, then the chunk. Each is padded to 64 at most twice. */
-    const int64_t block = backward ? 5 * dp * nq + 4 * nq : 2 * dp * nq + 5 * nq;
-    const int64_t chunk = backward ? kc * (2 * nq + 4 * dp) : kc * (nq + 2 * dp) + nq * dp;
-    const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 256 + (whole ? tensors * a->keys * dp * 4 : 0) + (any_diagonals ? turned_bytes : 0) + round_up(4 * panel_floats, 64);
+    const int64_t block = backward ? 5 * dp * nq + 6 * nq : 2 * dp * nq + 8 * nq;
+    const int64_t chunk = backward ? kc * (3 * nq + 4 * dp + 1) : kc * (nq + 2 * dp + 1) + vl * dp;
+    const int64_t local_bytes = subs * (4 * block + 128) + 4 * chunk + 256 + (whole ? tensors * a->keys * dp * 4 : 0) + (any_diagonals ? turned_bytes : 0) + round_up(4 * panel_floats, 64)
+                              + hd_attention_terms_bytes(a, backward);
 
     hd_text shape = { 0 };
-    hd_text_add(&shape, "registers = %d, batch = %" PRId64 ", heads = %" PRId64 ", kv_heads = %" PRId64 ", head_dim = %" PRId64 ", queries = %" PRId64 ", keys = %" PRId64 ", scale = %.17g,\n",
-                target->registers, a->batch, a->heads, a->kv_heads, a->head_dim, a->queries, a->keys, a->scale);
-    add_strides(&shape, "stride_q", a->q);
-    add_strides(&shape, "stride_k", a->k);
-    add_strides(&shape, "stride_v", a->v);
-    add_strides(&shape, "stride_out", a->out);
-    if (backward) {
-        add_strides(&shape, "stride_dout", a->dout);
-        add_strides(&shape, "stride_dq", a->dq);
-        add_strides(&shape, "stride_dk", a->dk);
-        add_strides(&shape, "stride_dv", a->dv);
-    }
+    hd_attention_parameters(&shape, a, target, backward);
 
     plan.phases = parts == 1 ? 1 : families + (backward || !all_complete);
     plan.phase = HD_NEW_ARRAY(hd_attention_phase, plan.phases);
@@ -292,9 +347,7 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
         p->local_bytes = local_bytes;
         p->slots = parts == 1 ? owners : !backward ? owners * parts : i == 0 ? owners * parts : a->batch * (a->heads + a->kv_heads) * parts;
     }
-    plan.signature = backward
-        ? "const hd_run *run, const float *q, const float *k, const float *v, const float *out, const float *lse, const float *dout, float *dq, float *dk, float *dv, float *merge"
-        : "const hd_run *run, int sequences, int used, const float *q, const float *k, const float *v, float *out, float *lse, float *merge";
+    plan.signature = hd_attention_signature(a, backward);
     if (!backward && families > 1) plan.merge_bytes = a->batch * a->heads * a->queries * 2 * (int64_t)sizeof(float);
     plan.useful_flops = (backward ? 10 : 4) * (double)a->head_dim * pairs;
     return plan;

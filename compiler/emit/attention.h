@@ -59,6 +59,13 @@ typedef struct hd_attention_plan {
     double useful_flops;                        /* 4 (forward) or 10 (backward) * head_dim * kept pairs */
 } hd_attention_plan;
 
+/* For the files that plan kernels: what every attention template takes first (shapes, scale, attributes, strides), its C signature, and
+ * the scratch of one head's terms. */
+bool hd_attention_has_terms(const hd_attention *);
+void hd_attention_parameters(hd_text *, const hd_attention *, const hd_target *, bool backward);
+const char *hd_attention_signature(const hd_attention *, bool backward);
+int64_t hd_attention_terms_bytes(const hd_attention *, bool backward);
+
 /* What both give where a cover lists its rows (attention_rows.c). */
 hd_attention_plan hd_attention_rows(const hd_attention *, const hd_target *, bool backward);
 hd_attention_plan hd_attention_forward(const hd_attention *, const hd_target *);

@@ -10,13 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARTS = 16, ENOUGH_SLOTS = 8, MAX_WIDTH = 3,
+enum { PARTS = 16, ENOUGH_SLOTS = 8, MAX_WIDTH = 4,
        OPENING_KEYS = 8,                     /* opening and closing a block costs about as much as so many keys */
        MAX_SEGMENTS = 1 << 20,               /* of one table: about 20 MB of constants */
        MAX_GROUPING_STEPS = 1 << 26 };       /* longer attempts at grouping queries are given up */
 
 /* Share of the FMA peak that the inner loops reach, by block width. */
-static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.80, 0.82 };
+static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.80, 0.82, 0.82 };
 
 typedef struct segment { int64_t key, count; uint64_t lanes; } segment;
 typedef struct table {
@@ -237,16 +237,12 @@ static void add_table(hd_text *text, const hd_attention *a, const table *t, int 
     hd_text_add(text, "},\n");
 }
 
-static void add_strides(hd_text *text, const char *field, hd_attention_strides s)
-{
-    hd_text_add(text, "%s = { %" PRId64 ", %" PRId64 ", %" PRId64 " }, ", field, s.batch, s.head, s.row);
-}
-
 hd_attention_plan hd_attention_rows(const hd_attention *a, const hd_target *target, bool backward)
 {
     const int vl = target->vl;
     const int64_t owners = backward ? a->batch * a->kv_heads : a->batch * a->heads, dp = round_up(a->head_dim, vl);
-    const int parts = owners >= ENOUGH_SLOTS ? 1 : PARTS;
+    const bool one_slot = backward && a->with & (HD_WITH_BIAS | HD_WITH_KEY_BIAS);
+    const int parts = owners >= ENOUGH_SLOTS || one_slot ? 1 : PARTS;
 
     const hd_key_rows **rows = HD_NEW_ARRAY(const hd_key_rows *, a->covers);
     table *best = HD_NEW_ARRAY(table, a->covers);
@@ -269,18 +265,7 @@ hd_attention_plan hd_attention_rows(const hd_attention *a, const hd_target *targ
     }
 
     hd_text text = { 0 };
-    hd_text_add(&text, "registers = %d, batch = %" PRId64 ", heads = %" PRId64 ", kv_heads = %" PRId64 ", head_dim = %" PRId64 ", queries = %" PRId64 ", keys = %" PRId64 ", scale = %.17g,\n",
-                target->registers, a->batch, a->heads, a->kv_heads, a->head_dim, a->queries, a->keys, a->scale);
-    add_strides(&text, "stride_q", a->q);
-    add_strides(&text, "stride_k", a->k);
-    add_strides(&text, "stride_v", a->v);
-    add_strides(&text, "stride_out", a->out);
-    if (backward) {
-        add_strides(&text, "stride_dout", a->dout);
-        add_strides(&text, "stride_dq", a->dq);
-        add_strides(&text, "stride_dk", a->dk);
-        add_strides(&text, "stride_dv", a->dv);
-    }
+    hd_attention_parameters(&text, a, target, backward);
     hd_text_add(&text, "\nqv = %d, parts = %d, tables = {\n", width, parts);
     for (int c = 0; c < a->covers; c++) {
         if (best[c].segments > MAX_SEGMENTS)
@@ -301,15 +286,13 @@ hd_attention_plan hd_attention_rows(const hd_attention *a, const hd_target *targ
     const int64_t nq = (int64_t)width * vl;
     int64_t kc = round_up(min64(96, target->l1 * 3 / 4 / 4 / (dp + 2 * nq)), 24);
     if (kc < 24) kc = 24;
-    const int64_t chunk = kc * (2 * dp + width) + 16;
-    const int64_t floats = backward ? 6 * dp * nq + 3 * nq + kc * (2 * nq + 2 * dp) + chunk + 16 : 3 * dp * nq + 3 * nq + kc * nq + chunk;
-    const int64_t local_bytes = round_up(4 * floats + 512, 64);
+    const int64_t chunk = kc * (2 * dp + width + 1) + 2 * nq + 16;
+    const int64_t floats = backward ? 6 * dp * nq + 4 * nq + kc * (3 * nq + 2 * dp) + chunk + 32 : 3 * dp * nq + 4 * nq + kc * nq + chunk + 16;
+    const int64_t local_bytes = round_up(4 * floats + 512, 64) + hd_attention_terms_bytes(a, backward);
     hd_text_add(&text, "},\nkc = %" PRId64 ", local_bytes = %" PRId64, kc, local_bytes);
 
     hd_attention_plan plan = { .phases = 1, .phase = HD_NEW(hd_attention_phase), .useful_flops = (backward ? 10 : 4) * (double)a->head_dim * pairs };
-    plan.signature = backward
-        ? "const hd_run *run, const float *q, const float *k, const float *v, const float *out, const float *lse, const float *dout, float *dq, float *dk, float *dv, float *merge"
-        : "const hd_run *run, int sequences, int used, const float *q, const float *k, const float *v, float *out, float *lse, float *merge";
+    plan.signature = hd_attention_signature(a, backward);
     *plan.phase = (hd_attention_phase){
         .template_name = backward ? "attention_rows_bwd" : "attention_rows_fwd",
         .coordinates = hd_format("b%" PRId64 "h%" PRId64 "d%" PRId64 "n%" PRId64, a->batch, a->heads, a->head_dim, a->queries),
