@@ -2,7 +2,7 @@
 # make demo       trains a Sparse Transformer on real text for about a minute (DATA=file: on yours)
 # make check      every test
 # make asan       every test with the address and undefined-behaviour sanitizers, generated code included
-# make bench      what this machine gives, as a table (make golden: accept new output of text tests)
+# make bench      what this machine gives, as tables; ROWS="quick window": which of bench/attention.sh (make golden: accept new output of text tests)
 # make install    PREFIX=/usr/local
 # make clean, make help
 
@@ -21,11 +21,12 @@ COMPILER = base/base \
   pattern/pattern pattern/cover pattern/regions pattern/rows \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/plan \
-  emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/model \
+  emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
   driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/info driver/tensor_file
 CORE = core/pool
 APP = app/main app/app app/options app/file app/progress app/safetensors app/weights app/data app/score \
-  app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/info
+  app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/info \
+  app/kept app/coder app/attention app/attention_page
 
 CO = $(COMPILER:%=build/compiler/%.o)
 RO = $(CORE:%=build/runtime/%.o) $(APP:%=build/runtime/%.o)
@@ -51,6 +52,13 @@ build/runtime/app/%.o: runtime/app/%.c | build/.setup
 	@mkdir -p $(@D)
 	$(HOST) -ffunction-sections -fdata-sections -c -o $@ $<
 
+# the page of the command `attention`, as lines of C
+build/attention_html.h: runtime/app/attention.html
+	@mkdir -p build
+	sed 's/[\\"]/\\&/g; s/.*/"&\\n",/' $< > $@
+
+build/runtime/app/attention_page.o build/asan/runtime/app/attention_page.o: build/attention_html.h
+
 # ---- tests: programs of cmocka; those of compiler/ link the compiler, those of runtime/ the runtime's library ----
 
 COMPILER_TESTS = \
@@ -63,6 +71,7 @@ COMPILER_TESTS = \
   kernels_test \
   product_test \
   attention_test \
+  inspect_test \
   view_test \
   build_test \
   golden_test
@@ -120,6 +129,8 @@ demo: all
 
 bench: all
 	@bench/bench.sh
+	@echo
+	@bench/attention.sh $(ROWS)
 
 # PREFIX/bin/heddle and, under PREFIX/share/heddle, what it finds beside itself
 SHARE = $(DESTDIR)$(PREFIX)/share/heddle

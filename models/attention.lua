@@ -14,6 +14,10 @@
 --   swin: windows of `kernel`, moved by half; grid: `kernel` // 2 on each side, not moved at the ends
 --   edges: a graph in the file `file` (in this folder), both ways and self; mask: of 0 and 1 in the file `file`
 --   squares: a predicate, keys whose distance is a square
+-- Scores take in more with these keys (hd.attention says how); their tensors are further inputs, and `backward` returns their gradients:
+--   softcap; alibi: its slopes; sinks: "sinks" [heads]; max_distance (-1: none): "bias" [heads, max_distance + 1], t5 (0: none): so many
+--   buckets, "bias" [heads, t5]; key_bias: "key_bias" [keys]; edge_bias: "edge_bias" [pairs]; multiplicity: key j counts j mod m times;
+--   lengths: "lengths" i32 [1], only that many keys; packed: "documents" i32 [1, length], ids of documents
 local hd = require "heddle"
 local P = hd.pattern
 
@@ -24,6 +28,7 @@ local c = hd.config {
   length = 1024, keys = 0, heads = 8, kv_heads = 0, head_dim = 64,      -- keys, kv_heads 0: as many as queries, as heads
   window = 128, dilation = 1, stride = 128, summary = 32, chunk = 128, tokens = 4, block = 64, local_blocks = 16, every = 8, factor = 2,
   random = 3, causal = false, count = 5, kernel = 7, file = "edges.txt",
+  softcap = 0.0, alibi = false, offset = 0, sinks = false, max_distance = -1, t5 = 0, key_bias = false, edge_bias = false, multiplicity = 0, lengths = false, packed = false,
 }
 
 function patterns.causal() return P.causal() end
@@ -60,6 +65,32 @@ function patterns.squares() return P.predicate(function(i, j) return math.sqrt(m
 local keys, kv_heads = c.keys > 0 and c.keys or c.length, c.kv_heads > 0 and c.kv_heads or c.heads
 local options = { heads = c.heads, kv_heads = kv_heads, pattern = patterns[c.pattern](), layout = "heads_first" }
 
+local one = type(options.pattern) == "table" and options.pattern[1] or options.pattern      -- of all heads, or of the first
+local extras, gradients = {}, {}
+local function extra(option, shape, dtype)
+  options[option] = hd.input(option, shape, dtype)
+  extras[#extras + 1] = options[option]
+  if dtype ~= "i32" then gradients[#gradients + 1] = "d" .. option end
+end
+if c.softcap > 0 then options.softcap = c.softcap end
+options.alibi, options.offset = c.alibi, c.offset
+if c.sinks then extra("sinks", { c.heads }) end
+if c.max_distance >= 0 then
+  options.max_distance = c.max_distance
+  extra("bias", { c.heads, c.max_distance + 1 })
+elseif c.t5 > 0 then
+  options.t5 = { buckets = c.t5, bidirectional = not one:is_causal(c.length, keys) }
+  extra("bias", { c.heads, c.t5 })
+end
+if c.key_bias then extra("key_bias", { keys }) end
+if c.multiplicity > 0 then
+  options.multiplicity = {}
+  for j = 1, keys do options.multiplicity[j] = (j - 1) % c.multiplicity end
+end
+if c.edge_bias then extra("edge_bias", { one:kept_pairs(c.length, keys) }) end
+if c.lengths then extra("lengths", { 1 }, "i32") end
+if c.packed then extra("documents", { 1, c.length }, "i32") end
+
 local q = hd.input("q", { c.heads, c.length, c.head_dim })
 local k = hd.input("k", { kv_heads, keys, c.head_dim })
 local v = hd.input("v", { kv_heads, keys, c.head_dim })
@@ -67,14 +98,21 @@ local o = hd.input("o", { c.heads, c.length, c.head_dim })
 local lse = hd.input("lse", { c.heads, c.length })
 local d_o = hd.input("do", { c.heads, c.length, c.head_dim })
 
-local dq, dk, dv = hd.attention_gradient(q, k, v, o, lse, d_o, options)
+local gradient = { hd.attention_gradient(q, k, v, o, lse, d_o, options) }
 options.lse = true
 local out, out_lse = hd.attention(q, k, v, options)
+
+local forward, backward, returned = { q, k, v }, { q, k, v, o, lse, d_o }, { { "dq", gradient[1] }, { "dk", gradient[2] }, { "dv", gradient[3] } }
+for i, name in ipairs(gradients) do returned[3 + i] = { name, gradient[3 + i] } end
+for _, x in ipairs(extras) do
+  forward[#forward + 1] = x
+  backward[#backward + 1] = x
+end
 
 return hd.model {
   name = "attention",
   entries = {
-    forward  = { inputs = { q, k, v }, outputs = { { "o", out }, { "lse", out_lse } } },
-    backward = { inputs = { q, k, v, o, lse, d_o }, outputs = { { "dq", dq }, { "dk", dk }, { "dv", dv } } },
+    forward  = { inputs = forward, outputs = { { "o", out }, { "lse", out_lse } } },
+    backward = { inputs = backward, outputs = returned },
   },
 }

@@ -68,10 +68,19 @@ static int64_t id_limit(const hd_graph *g, const hd_node *input)
             if (n->op == HD_OP_embedding && k == 1) own = n->input[0]->shape.size[0];
             if (n->op == HD_OP_embedding_dw && k == 0) own = n->attr.size.rows;
             if ((n->op == HD_OP_cross_entropy || n->op == HD_OP_cross_entropy_dx) && k == 1) own = n->input[0]->shape.size[n->input[0]->shape.rank - 1];
+            if (n->op == HD_OP_key_bounds) own = n->attr.bounds.keys + 1;
             if (own < limit) limit = own;
         }
     }
     return limit == INT32_MAX ? 1000 : limit;
+}
+
+/* The length of the rows of ids of documents, if that is what the input holds; else 0. */
+static int64_t document_length(const hd_graph *g, const hd_node *input)
+{
+    for (int i = 0; i < g->nodes; i++)
+        if (g->node[i]->op == HD_OP_key_bounds && g->node[i]->input[0] == input && g->node[i]->attr.bounds.documents) return g->node[i]->attr.bounds.queries;
+    return 0;
 }
 
 typedef struct source { hd_node *node; double *value; void *stored; } source;
@@ -85,10 +94,12 @@ static source random_source(const hd_graph *g, hd_node *n, uint64_t seed)
     static const double hyper_values[HD_HYPER_COUNT] = {
         [HD_HYPER_LR] = 1e-3, [HD_HYPER_BETA1] = 0.9, [HD_HYPER_BETA2] = 0.95, [HD_HYPER_EPSILON] = 1e-8, [HD_HYPER_DECAY] = 0.1, [HD_HYPER_CLIP] = 1,
         [HD_HYPER_CORRECTION1] = 0.1, [HD_HYPER_CORRECTION2] = 0.05, [HD_HYPER_SCALE] = 1, [HD_HYPER_UPDATE] = 1 };
-    const int64_t limit = n->dtype == HD_I32 ? id_limit(g, n) : 0;
+    const int64_t limit = n->dtype == HD_I32 ? id_limit(g, n) : 0, documents = n->dtype == HD_I32 ? document_length(g, n) : 0;
     for (int64_t i = 0; i < count; i++) {
         if (n->dtype == HD_I32) {
-            ((int32_t *)s.stored)[i] = (int32_t)(uniform(&state) * (double)limit);
+            int32_t id = (int32_t)(uniform(&state) * (double)limit);
+            if (documents) id = i % documents ? ((int32_t *)s.stored)[i - 1] + (uniform(&state) < 0.1) : 0;      /* of about ten positions each */
+            ((int32_t *)s.stored)[i] = id;
             s.value[i] = ((int32_t *)s.stored)[i];
             continue;
         }

@@ -17,41 +17,104 @@ static void dump_graph(const hd_options *o, const char *pass, const hd_graph *g)
     fputs(out.data, stdout);
 }
 
+/* A distinct pattern with its lengths, and who uses it: operations whose same heads do are one line. */
+typedef struct users { const char *heads; int names, capacity; const char **name; } users;
+typedef struct pattern_use { const hd_pattern *pattern; int64_t queries, keys; hd_where where; int lines, capacity; users *line; } pattern_use;
+typedef struct pattern_uses { int count, capacity; pattern_use *item; } pattern_uses;
+
+static int64_t positions(const hd_node *n) { return n->shape.size[n->shape.rank - 2]; }
+
+static int use_of(pattern_uses *all, const hd_node *n, const hd_pattern *p)
+{
+    const int64_t queries = positions(n->input[0]), keys = positions(n->input[1]);
+    for (int u = 0; u < all->count; u++)
+        if (all->item[u].queries == queries && all->item[u].keys == keys && hd_pattern_equal(all->item[u].pattern, p)) return u;
+    HD_PUSH(all->item, all->count, all->capacity, ((pattern_use){ .pattern = p, .queries = queries, .keys = keys, .where = n->where }));
+    return all->count - 1;
+}
+
+/* "all 8 heads", "heads 0-3, 6 of 8", "head 2 of 8" */
+static const char *heads_text(const int *use_of_head, int patterns, int heads, int use)
+{
+    int count = 0;
+    for (int h = 0; h < patterns; h++) count += use_of_head[h] == use;
+    if (count == patterns) return heads == 1 ? "its head" : hd_format("all %d heads", heads);
+    hd_text out = { 0 };
+    hd_text_add(&out, count == 1 ? "head" : "heads");
+    for (int h = 0, end, ranges = 0; h < patterns; h = end + 1) {
+        for (end = h; end < patterns && use_of_head[end] == use; end++) { }
+        if (end == h) continue;
+        hd_text_add(&out, ranges++ ? ", %d" : " %d", h);
+        if (end > h + 1) hd_text_add(&out, "-%d", end - 1);
+    }
+    hd_text_add(&out, " of %d", heads);
+    return out.data;
+}
+
+static void add_user(pattern_use *use, const char *heads, const char *name)
+{
+    users *line = NULL;
+    for (int l = 0; l < use->lines && !line; l++) if (!strcmp(use->line[l].heads, heads)) line = &use->line[l];
+    if (!line) {
+        HD_PUSH(use->line, use->lines, use->capacity, ((users){ .heads = heads }));
+        line = &use->line[use->lines - 1];
+    }
+    for (int k = 0; k < line->names; k++) if (!strcmp(line->name[k], name)) return;      /* another entry's, or made again */
+    HD_PUSH(line->name, line->names, line->capacity, name);
+}
+
+static pattern_uses gather_patterns(const hd_graph *g)
+{
+    pattern_uses all = { 0 };
+    for (int i = 0; i < g->nodes; i++) {
+        const hd_node *n = g->node[i];
+        if (n->op != HD_OP_attention) continue;
+        const int patterns = n->attr.attention.patterns;
+        int *use = HD_NEW_ARRAY(int, patterns);
+        for (int h = 0; h < patterns; h++) use[h] = use_of(&all, n, n->attr.attention.pattern[h]);
+        for (int h = 0; h < patterns; h++) {
+            bool again = false;
+            for (int before = 0; before < h; before++) again = again || use[before] == use[h];
+            if (!again) add_user(&all.item[use[h]], heads_text(use, patterns, n->attr.attention.heads, use[h]), n->name ? n->name : "attention");
+        }
+    }
+    return all;
+}
+
+static void print_users(hd_text *out, const users *line)
+{
+    enum { MOST = 8 };
+    hd_text_add(out, "  %s of", line->heads);
+    for (int k = 0; k < line->names; k++) {
+        if (line->names > MOST && k == MOST - 2) hd_text_add(out, ", ..."), k = line->names - 1;
+        hd_text_add(out, "%s %s", k ? "," : "", line->name[k]);
+    }
+    hd_text_add(out, line->names > MOST ? " (%d operations)\n" : "\n", line->names);
+}
+
 static void dump_patterns(const hd_options *o, const hd_graph *g)
 {
     if (!dumps(o, "patterns")) return;
-    const hd_pattern *seen[256];
-    int count = 0;
-    for (int i = 0; i < g->nodes; i++) {
-        const hd_node *n = g->node[i];
-        if (n->op != HD_OP_attention) continue;
-        for (int h = 0; h < n->attr.attention.patterns; h++) {
-            const hd_pattern *p = n->attr.attention.pattern[h];
-            bool known = count == 256;
-            for (int s = 0; s < count; s++) known = known || hd_pattern_equal(seen[s], p);
-            if (known) continue;
-            seen[count++] = p;
-            hd_text out = { 0 };
-            hd_text_add(&out, "%s:%d: %s\n", n->where.file, n->where.line, hd_pattern_text(p));
-            hd_cover_print(hd_cover_make(p, n->input[0]->shape.size[n->input[0]->shape.rank - 2], n->input[1]->shape.size[n->input[1]->shape.rank - 2]), &out);
-            fputs(out.data, stdout);
-        }
+    const pattern_uses all = gather_patterns(g);
+    hd_text out = { 0 };
+    for (int u = 0; u < all.count; u++) {
+        const pattern_use *use = &all.item[u];
+        hd_text_add(&out, "pattern %d of %d: %s\n  %s:%d\n", u + 1, all.count, hd_pattern_text(use->pattern), use->where.file, use->where.line);
+        for (int l = 0; l < use->lines; l++) print_users(&out, &use->line[l]);
+        hd_cover_print(hd_cover_make(use->pattern, use->queries, use->keys), &out);
     }
+    if (all.count) hd_text_add(&out, "tiles and wasted pairs: blocks of up to 48 queries against single keys, computed by vectors of 16 queries\n");
+    fputs(out.length ? out.data : "no attention, so no patterns\n", stdout);
 }
 
+/* A line for each distinct pattern, however many layers share it. */
 static void say_empty_rows(const hd_graph *g)
 {
-    for (int i = 0; i < g->nodes; i++) {
-        const hd_node *n = g->node[i];
-        if (n->op != HD_OP_attention) continue;
-        for (int h = 0; h < n->attr.attention.patterns; h++) {
-            const int64_t q = n->input[0]->shape.size[n->input[0]->shape.rank - 2], k = n->input[1]->shape.size[n->input[1]->shape.rank - 2];
-            const int64_t empty = hd_pattern_empty_rows(n->attr.attention.pattern[h], q, k);
-            if (empty) {
-                hd_warn(n->where, "%lld of %lld queries keep no key (%s): their output is zero", (long long)empty, (long long)q, hd_pattern_text(n->attr.attention.pattern[h]));
-                return;
-            }
-        }
+    const pattern_uses all = gather_patterns(g);
+    for (int u = 0; u < all.count; u++) {
+        const pattern_use *use = &all.item[u];
+        const int64_t empty = hd_pattern_empty_rows(use->pattern, use->queries, use->keys);
+        if (empty) hd_warn(use->where, "%lld of %lld queries keep no key (%s): their output is zero", (long long)empty, (long long)use->queries, hd_pattern_text(use->pattern));
     }
 }
 

@@ -74,7 +74,7 @@ static part draw_masks(const hd_use *use, int uses, int64_t query, hd_text *data
 {
     part p = { .height = 84 };
     hd_page_text(&p.text, HD_PAGE_MARGIN, 24, "h", uses == 1 ? "Pattern" : "%d patterns", uses);
-    hd_page_lines(&p.text, HD_PAGE_MARGIN, 48, "m", 128, "Which keys (across) each query (down) reads. Colours are the families of tiles that heddle cuts the pattern into: loops with constant bounds, every kept pair in exactly one.");
+    hd_page_lines(&p.text, HD_PAGE_MARGIN, 48, "m", 128, "Which keys (across) each query (down) reads. Colours are the families of tiles that heddle cuts the pattern into, loops with constant bounds, every kept pair in exactly one; or, where rows are listed, how many neighbours share a key.");
     int shown = 0;
     for (; shown < uses && shown < MOST_MASKS && p.text.length < MOST_MASK_BYTES; shown++) {
         hd_text one = { 0 };

@@ -46,10 +46,17 @@ void hd_rows_get(const hd_rows *, int family, int64_t i, hd_row *);
 /* Of all families, sorted by start. */
 void hd_rows_all(const hd_rows *, int64_t i, hd_row *);
 
-/* family of each pair of the window [q0, q0 + queries) x [k0, k0 + keys), plus 1; 0 where the pattern keeps nothing */
+/* A cover of listed rows has no families. There the colour of a pair says for how many of the 16 neighbouring queries that a vector
+ * holds its key is read: shares 0 (all) to 4 (one alone), from what kernels compute in full to what they compute mostly in vain. */
+enum { HD_SHARES = 5 };
+extern const struct hd_share { const char *what; int colour; } hd_share[HD_SHARES];
+void hd_cover_shares(const hd_cover *, int64_t pairs[HD_SHARES]);      /* kept pairs of each; covers that list rows only */
+
+/* family of each pair of the window [q0, q0 + queries) x [k0, k0 + keys), plus 1; 0 where the pattern keeps nothing. Listed
+ * rows: the colour of the pair's share, plus 1. */
 void hd_cover_pixels(const hd_cover *, int64_t q0, int64_t queries, int64_t k0, int64_t keys, unsigned char *pixel);
 /* Kept pairs of each cell: the plane is cut into rows x columns cells, position p of n lying in cell floor(p * cells / n).
- * counts[family mod planes][row][column], added to. */
+ * counts[family (or colour of the share) mod planes][row][column], added to. */
 void hd_cover_density(const hd_cover *, int planes, int rows, int columns, int64_t *counts);
 
 /* ---- view_graph.c: which nodes the page is about ---- */

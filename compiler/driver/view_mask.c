@@ -45,7 +45,7 @@ static const char *cell_looks(int value)
 /* value of a cell: 1 + strongest plane * STRENGTHS + level of all planes together. Returns the kept pairs of all cells. */
 static int64_t fill_cells(const mask *m, unsigned char *pixel, int *weakest)
 {
-    const int planes = m->cover->families < HD_PAGE_COLOURS ? m->cover->families : HD_PAGE_COLOURS;
+    const int planes = m->cover->families < HD_PAGE_COLOURS && !m->cover->rows ? m->cover->families : HD_PAGE_COLOURS;
     const int64_t cells = m->rows * m->columns;
     int64_t *counts = HD_NEW_ARRAY(int64_t, planes * cells + 1), kept = 0;
     hd_cover_density(m->cover, planes, (int)m->rows, (int)m->columns, counts);
@@ -188,9 +188,29 @@ static double draw_facts(hd_text *out, const mask *m, double y)
     return y + 26;
 }
 
+/* Instead of families, where the cover lists rows. */
+static double draw_shares(hd_text *out, const mask *m, double y)
+{
+    const hd_cover *c = m->cover;
+    int64_t pairs[HD_SHARES];
+    hd_cover_shares(c, pairs);
+    hd_page_text(out, RIGHT, y, "b", "Rows of keys");
+    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e m", "%s runs of neighbouring keys", hd_page_count(c->rows->start[c->queries]));
+    y = hd_page_lines(out, RIGHT, y + 20, "m z", 70, "Too irregular for families: tables list the keys. A vector holds 16 queries, here neighbours; colours say how many of them keep the same key, which is loaded once for all.") + 8;
+    for (int s = 0; s < HD_SHARES; s++) {
+        hd_page_rect(out, RIGHT, y - 9, 13, 13, hd_format("f%d rect", hd_share[s].colour));
+        hd_page_text(out, RIGHT + 22, y + 2, "", "%s", hd_share[s].what);
+        hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN - 60, y + 2, "e", "%s", hd_page_count(pairs[s]));
+        hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y + 2, "e m", "%s", hd_page_share(c->kept_pairs ? (double)pairs[s] / (double)c->kept_pairs : 0));
+        y += 22;
+    }
+    return y + 16;
+}
+
 static double draw_families(hd_text *out, const mask *m, double y)
 {
     const hd_cover *c = m->cover;
+    if (c->rows) return draw_shares(out, m, y);
     const int shown = c->families > 9 ? 8 : c->families;
     hd_page_text(out, RIGHT, y, "b", "%s", shown < c->families ? "Tile families, the largest" : "Tile families");
     int *order = HD_NEW_ARRAY(int, c->families + 1);
@@ -263,7 +283,9 @@ static double draw_profile(hd_text *out, const mask *m, double y)
     for (int64_t r = 0; r < m->rows; r++) if (m->profile[r] > most) most = m->profile[r];
     if (most <= 0 || m->rows < 2) return y;
     hd_page_text(out, RIGHT, y, "b", "Keys a query keeps");
-    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e m z", "at most %s", hd_page_count((int64_t)(most + 0.5)));
+    const char *highest = hd_page_count((int64_t)(most + 0.5));
+    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e m z", "%s", !m->cells ? hd_format("at most %s", highest)
+                 : hd_format("means of %s queries, the highest %s", hd_page_count((m->cover->queries + m->rows - 1) / m->rows), highest));
     y += 8;
     const double w = (double)RIGHT_WIDTH / (double)m->rows, bottom = y + HEIGHT;
     hd_text_add(out, "<path class=\"f7\" d=\"M%d %.6g", RIGHT, bottom);
@@ -290,7 +312,7 @@ static void draw_axes(hd_text *out, const mask *m)
 
 static double draw_title(hd_text *out, const hd_use *use)
 {
-    hd_page_text(out, HD_PAGE_MARGIN, 20, "u", "%s", hd_page_clip(hd_pattern_text(use->pattern), 132));
+    hd_page_text(out, HD_PAGE_MARGIN, 20, "u", "%s", hd_page_clip(hd_pattern_text(use->pattern), 116));
     hd_text who = { 0 };
     hd_text_add(&who, "%s:%d", use->where.file ? use->where.file : "", use->where.line);
     hd_text_add(&who, "; %s %d attention operation%s, %d head%s", use->nodes == 1 ? "used by" : "shared by", use->nodes, use->nodes == 1 ? "" : "s", use->heads, use->heads == 1 ? "" : "s in all");

@@ -18,6 +18,9 @@ static const int64_t budget = 400000000;     /* words and keys touched for the s
 
 static void set_bits(const hd_cover *cover, int64_t words, uint64_t *bits)
 {
+    for (int64_t i = 0; cover->rows && i < cover->queries; i++)
+        for (int64_t k = cover->rows->start[i]; k < cover->rows->start[i + 1]; k++)
+            for (int64_t j = cover->rows->run[k].first; j < cover->rows->run[k].end; j++) bits[i * words + (j >> 6)] |= UINT64_C(1) << (j & 63);
     for (int f = 0; f < cover->families; f++)
         for (int64_t g = 0; g < cover->family[f].groups; g++) {
             const hd_group group = hd_family_group(cover, &cover->family[f], g);

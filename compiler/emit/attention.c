@@ -1,20 +1,25 @@
-/* The analytical choice of block sizes and parts for attention kernels, and their template parameters.
+/* The analytical choice of kernels, block sizes and parts for attention, and their template parameters.
  *
  * A block holds `qv` vectors of queries. Wider blocks reuse each broadcast key more often. Keys that only some vectors of a
  * block reach meet those alone, one vector at a time and slower: a family of short rows or narrow windows wants narrow
  * blocks. Both are counted exactly on a sample of groups: vectors * keys over the speed at which they pass. */
-#include "attention.h"
+#include "attention_edges.h"
+#include "attention_stencil.h"
 
 #include <inttypes.h>
+#include <math.h>
 
 enum { PARTS = 16,               /* of one head, where heads alone are too few slots */
        ENOUGH_SLOTS = 8,         /* slots that balance over a few threads without cutting heads */
        MAX_DIAGONALS = 64,       /* more are faster as tiles, whose keys are reused by many queries */
-       MAX_WIDTH = 3, SAMPLE_BLOCKS = 64 };
+       MAX_WIDTH = 3, SAMPLE_BLOCKS = 64,
+       MAX_LISTED_PAIRS = 1 << 20, MAX_LISTED_KEYS = 96 };      /* of tile covers that other kernels might do faster: in all, and of a query on average */
+static const double BACKWARD_WORK = 2.5,      /* of the forward pass: 5 products for 2 */
+                    CLEARLY = 0.85;           /* estimates err by so much */
 
 /* Share of the FMA peak that the inner loops reach on full tiles, by block width (one vector needs a load for every FMA), and
  * on the few keys of a single vector of a wider block. */
-static const double speed[MAX_WIDTH + 1] = { 0, 0.60, 0.78, 0.86 }, speed_alone = 0.50;
+static const double speed[MAX_WIDTH + 1] = { 0, 0.58, 0.74, 0.88 }, speed_alone = 0.62;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
@@ -145,7 +150,7 @@ static void add_family(hd_text *text, const hd_cover *cover, const hd_family *f,
     /* another copy of the inner loops, for single vectors, has to be worth its compilation */
     const bool trim = qv > 1 && family_time(cover, f, qv, target->vl, true) < 0.98 * family_time(cover, f, qv, target->vl, false);
     hd_text_add(text, "trim = %s, ", trim ? "true" : "false");
-    hd_text_add(text, "batch = %" PRId64 ", panel_queries = %" PRId64 ", panel_keys = %" PRId64 ", ", panel->groups, panel->queries, panel->keys);
+    hd_text_add(text, "whole_groups = %s, batch = %" PRId64 ", panel_queries = %" PRId64 ", panel_keys = %" PRId64 ", ", f->groups >= 4 * parts ? "true" : "false", panel->groups, panel->queries, panel->keys);
     if (f->table) {
         hd_text_add(text, "table = [[");
         for (int64_t h = 0; h <= f->groups / f->inner; h++) hd_text_add(text, "%" PRId64 ",%s", f->table[h], h % 24 == 23 ? "\n    " : " ");
@@ -262,9 +267,8 @@ int64_t hd_attention_terms_bytes(const hd_attention *a, bool backward)
     return 128 + (a->with & HD_WITH_BIAS ? (backward ? 2 : 1) * round_up(4 * a->buckets->count, 64) : 0);
 }
 
-static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bool backward)
+hd_attention_plan hd_attention_tiles(const hd_attention *a, const hd_target *target, bool backward, double *cost)
 {
-    for (int c = 0; c < a->covers; c++) if (a->cover[c]->rows) return hd_attention_rows(a, target, backward);
     hd_attention_plan plan = { 0 };
     const int64_t vl = target->vl, dp = round_up(a->head_dim, vl);
     const int64_t owners = backward ? a->batch * a->kv_heads : a->batch * a->heads;
@@ -277,6 +281,9 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     if (kc > 96) kc = 96;
     if (kc < 48) kc = 48;
     int **width = choose_widths(a, target);
+    *cost = 0;
+    for (int c = 0; c < a->covers; c++)
+        for (int f = 0; f < a->cover[c]->families; f++) *cost += family_time(a->cover[c], &a->cover[c]->family[f], width[c][f], vl, true) * (double)(a->head_dim + 12);
 
     /* Keys and values of a head, with their gradients, side by side in scratch; and turned, for diagonals, if half the second
      * cache holds all that. Copies spare nothing where keys lie side by side already. */
@@ -351,6 +358,28 @@ static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bo
     if (!backward && families > 1) plan.merge_bytes = a->batch * a->heads * a->queries * 2 * (int64_t)sizeof(float);
     plan.useful_flops = (backward ? 10 : 4) * (double)a->head_dim * pairs;
     return plan;
+}
+
+/* Tiles, or rows where tiles do not cover the pattern; but single pairs or stencils if they are clearly faster. */
+static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bool backward)
+{
+    if (a->with & HD_WITH_EDGE_BIAS) return hd_attention_edges(a, target, backward);
+    bool listed = false, few = true;      /* pairs few enough that listing them costs a compiler little */
+    for (int c = 0; c < a->covers; c++) {
+        if (a->cover[c]->rows) listed = true;
+        else if (a->cover[c]->kept_pairs > MAX_LISTED_PAIRS || a->cover[c]->kept_pairs > MAX_LISTED_KEYS * a->queries) few = false;
+    }
+    double cost;
+    const hd_attention_plan best = listed ? hd_attention_rows(a, target, backward, &cost) : hd_attention_tiles(a, target, backward, &cost);
+    if (!few && !listed) return best;
+    const double stencil = hd_attention_stencil_cost(a, target, backward);
+    double edges = hd_attention_edges_cost(a, target, backward) * a->covers / (double)a->heads / (backward ? BACKWARD_WORK : 1);
+    if (stencil >= 0 && stencil < CLEARLY * cost && !(edges >= 0 && edges < stencil)) return hd_attention_stencil(a, target, backward);
+    if (edges >= 0 && edges < CLEARLY * cost) return hd_attention_edges(a, target, backward);
+    if (isinf(cost))
+        hd_fail((hd_where){ 0 }, "a pattern too irregular for tiles keeps %" PRId64 " pairs at %" PRId64 " queries, whose tables are too large; a shorter length, blocks instead of single "
+                "pairs, or a pattern of windows, strides, chunks and residues needs less", a->cover[0]->kept_pairs, a->queries);
+    return best;
 }
 
 hd_attention_plan hd_attention_forward(const hd_attention *a, const hd_target *target) { return plan(a, target, false); }

@@ -66,8 +66,10 @@ void hd_attention_parameters(hd_text *, const hd_attention *, const hd_target *,
 const char *hd_attention_signature(const hd_attention *, bool backward);
 int64_t hd_attention_terms_bytes(const hd_attention *, bool backward);
 
-/* What both give where a cover lists its rows (attention_rows.c). */
-hd_attention_plan hd_attention_rows(const hd_attention *, const hd_target *, bool backward);
+/* What both choose from: kernels over the families of covers (attention.c), and over listed rows (attention_rows.c). cost: cycles of one head's forward pass, summed over the covers;
+ * infinite, without a plan, where tables would be too large. */
+hd_attention_plan hd_attention_tiles(const hd_attention *, const hd_target *, bool backward, double *cost);
+hd_attention_plan hd_attention_rows(const hd_attention *, const hd_target *, bool backward, double *cost);
 hd_attention_plan hd_attention_forward(const hd_attention *, const hd_target *);
 hd_attention_plan hd_attention_backward(const hd_attention *, const hd_target *);
 

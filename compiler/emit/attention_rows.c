@@ -7,6 +7,7 @@
 #include "attention.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -125,7 +126,7 @@ static void add_block(table *t, const hd_key_rows *rows, const int32_t *query, i
             (*events)[ends++] = (event){ rows->run[k].first, (int)i };
             (*events)[ends++] = (event){ rows->run[k].end, (int)i };
         }
-    qsort(*events, (size_t)ends, sizeof **events, by_key);
+    if (ends) qsort(*events, (size_t)ends, sizeof **events, by_key);
     uint64_t kept = count == 64 ? ~UINT64_C(0) : (UINT64_C(1) << count) - 1;
     for (int partial = 0; partial < 2; partial++) {
         uint64_t lanes = 0;
@@ -237,7 +238,7 @@ static void add_table(hd_text *text, const hd_attention *a, const table *t, int 
     hd_text_add(text, "},\n");
 }
 
-hd_attention_plan hd_attention_rows(const hd_attention *a, const hd_target *target, bool backward)
+hd_attention_plan hd_attention_rows(const hd_attention *a, const hd_target *target, bool backward, double *cost_of_head)
 {
     const int vl = target->vl;
     const int64_t owners = backward ? a->batch * a->kv_heads : a->batch * a->heads, dp = round_up(a->head_dim, vl);
@@ -264,13 +265,17 @@ hd_attention_plan hd_attention_rows(const hd_attention *a, const hd_target *targ
         for (int c = 0; c < a->covers; c++) free_table(&worse[c]);
     }
 
+    *cost_of_head = least;
+    for (int c = 0; c < a->covers; c++) if (best[c].segments > MAX_SEGMENTS) *cost_of_head = INFINITY;
+    if (isinf(*cost_of_head)) {
+        for (int c = 0; c < a->covers; c++) free_table(&best[c]);
+        return (hd_attention_plan){ 0 };
+    }
+
     hd_text text = { 0 };
     hd_attention_parameters(&text, a, target, backward);
     hd_text_add(&text, "\nqv = %d, parts = %d, tables = {\n", width, parts);
     for (int c = 0; c < a->covers; c++) {
-        if (best[c].segments > MAX_SEGMENTS)
-            hd_fail((hd_where){ 0 }, "an irregular pattern at %" PRId64 " queries needs a table of %" PRId64 " segments, more than %d; a shorter length, blocks instead of single "
-                    "pairs, or a pattern of windows, strides, chunks and residues needs less", a->queries, best[c].segments, MAX_SEGMENTS);
         add_table(&text, a, &best[c], width, vl, parts);
         free_table(&best[c]);
     }

@@ -22,6 +22,13 @@ typedef struct hd_model {
 
 /* Fills model->file: NAME.h, NAME.c, NAME_kernels.h, NAME_KIND_*.c, and NAME_info.c where `info` is asked for. */
 void hd_emit(hd_model *, hd_expander *, bool info, const char *compiler);
+/* One kernel call of an entry: C texts of its arguments after `run`. */
+typedef struct hd_call { const char *comment, *kernel; int arguments; const char **argument; } hd_call;
+void hd_emit_calls(hd_text *, const hd_call *, int calls);
+
+/* Tables of the program's application part: `patterns`, each with its cover, and `attentions`, the attention ops of entry `forward`. */
+void hd_emit_patterns(hd_text *, const hd_model *);
+const char *hd_quoted(const char *text);       /* as a C string literal */
 /* `text` without what would end a comment or a line. */
 const char *hd_comment(const char *text);
 

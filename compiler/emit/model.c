@@ -23,7 +23,7 @@ static const char *upper(const char *text)
     return out;
 }
 
-static const char *quoted(const char *text)
+const char *hd_quoted(const char *text)
 {
     hd_text out = { 0 };
     hd_text_add(&out, "\"");
@@ -215,12 +215,13 @@ static void emit_entries(hd_model *m)
             else hd_text_add(&out, "    (void)sequences, (void)used;\n");
         }
         hd_text_add(&out, "\n");
+        hd_call *call = HD_NEW_ARRAY(hd_call, p->steps);
         for (int k = 0; k < p->steps; k++) {
             const hd_step *s = &p->step[k];
-            hd_text_add(&out, "    /* %s   %s:%d  %s */\n    %s(&run", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops), s->kernel->name);
-            for (int a = 0; a < s->arguments; a++) hd_text_add(&out, ", %s", s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]));
-            hd_text_add(&out, ");\n");
+            call[k] = (hd_call){ hd_format("%s   %s:%d  %s", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops)), s->kernel->name, s->arguments, HD_NEW_ARRAY(const char *, s->arguments) };
+            for (int a = 0; a < s->arguments; a++) call[k].argument[a] = s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]);
         }
+        hd_emit_calls(&out, call, p->steps);
         hd_text_add(&out, "    return 0;\n}\n\n");
     }
     add_file(m, hd_format("%s.c", g->name), out.data, false);
@@ -268,34 +269,11 @@ static void tensors(hd_text *out, const char *symbol, int count, const char *con
 {
     hd_text_add(out, "static const hd_tensor %s[] = {\n", symbol);
     for (int i = 0; i < count; i++) {
-        hd_text_add(out, "    { %s, %s, %d, { ", quoted(name[i]), node[i]->dtype == HD_I32 ? "HD_TYPE_I32" : "HD_TYPE_F32", node[i]->shape.rank);
+        hd_text_add(out, "    { %s, %s, %d, { ", hd_quoted(name[i]), node[i]->dtype == HD_I32 ? "HD_TYPE_I32" : "HD_TYPE_F32", node[i]->shape.rank);
         for (int k = 0; k < node[i]->shape.rank; k++) hd_text_add(out, "%lld, ", (long long)node[i]->shape.size[k]);
         hd_text_add(out, "} },\n");
     }
     hd_text_add(out, "    { 0 }\n};\n");
-}
-
-static void patterns(hd_text *out, const hd_graph *g)
-{
-    const hd_pattern *seen[256];
-    int64_t queries[256], keys[256];
-    int count = 0;
-    hd_text_add(out, "static const hd_pattern_info patterns[] = {\n");
-    for (int i = 0; i < g->nodes; i++) {
-        const hd_node *n = g->node[i];
-        if (n->op != HD_OP_attention) continue;
-        const int64_t q = n->input[0]->shape.size[n->input[0]->shape.rank - 2], k = n->input[1]->shape.size[n->input[1]->shape.rank - 2];
-        for (int h = 0; h < n->attr.attention.patterns; h++) {
-            const hd_pattern *p = n->attr.attention.pattern[h];
-            bool known = false;
-            for (int s = 0; s < count; s++) known = known || (hd_pattern_equal(seen[s], p) && queries[s] == q && keys[s] == k);
-            if (known || count == 256) continue;
-            seen[count] = p, queries[count] = q, keys[count++] = k;
-            const int64_t kept = hd_pattern_kept_pairs(p, q, k);
-            hd_text_add(out, "    { %s, %lld, %lld, %lld, %.17g },\n", quoted(hd_pattern_text(p)), (long long)q, (long long)k, (long long)kept, (double)kept / ((double)q * (double)k));
-        }
-    }
-    hd_text_add(out, "    { 0 }\n};\n\n");
 }
 
 static void emit_info(hd_model *m, const char *compiler)
@@ -309,7 +287,7 @@ static void emit_info(hd_model *m, const char *compiler)
     for (int i = 0; i < g->nodes; i++) {
         const hd_node *n = g->node[i];
         if (n->op != HD_OP_param || n->attr.param.role != HD_WEIGHT) continue;
-        hd_text_add(&out, "    { %s, %d, { ", quoted(n->name), n->shape.rank);
+        hd_text_add(&out, "    { %s, %d, { ", hd_quoted(n->name), n->shape.rank);
         for (int k = 0; k < n->shape.rank; k++) hd_text_add(&out, "%lld, ", (long long)n->shape.size[k]);
         hd_text_add(&out, "}, %lld, %d, %.17g, %s },\n", (long long)m->weight_offset[i], (int)n->attr.param.init.kind, n->attr.param.init.scale, n->attr.param.decay ? "true" : "false");
         weights++;
@@ -328,7 +306,7 @@ static void emit_info(hd_model *m, const char *compiler)
         hd_text_add(&out, "static const hd_step steps_%d[] = {\n", i);
         for (int k = 0; k < p->steps; k++) {
             const hd_step *s = &p->step[k];
-            hd_text_add(&out, "    { %s, %s, %s, %.0f, %.0f },\n", quoted(s->kernel->name), quoted(hd_comment(s->label)), quoted(hd_format("%s:%d", s->where.file ? s->where.file : "", s->where.line)), s->flops, s->bytes);
+            hd_text_add(&out, "    { %s, %s, %s, %.0f, %.0f },\n", hd_quoted(s->kernel->name), hd_quoted(hd_comment(s->label)), hd_quoted(hd_format("%s:%d", s->where.file ? s->where.file : "", s->where.line)), s->flops, s->bytes);
         }
         hd_text_add(&out, "    { 0 }\n};\nstatic int call_%d(const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)\n{\n", i);
         hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", g->name, g->name, c_name(e->name));
@@ -340,19 +318,19 @@ static void emit_info(hd_model *m, const char *compiler)
         const hd_program *p = m->program[i];
         double flops = 0;
         for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
-        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, call_%d, %d, steps_%d, %.0f },\n", quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
+        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, call_%d, %d, steps_%d, %.0f },\n", hd_quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
                     (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited ? "true" : "false", trains(p->entry) ? "true" : "false", i, p->steps, i, flops);
     }
     hd_text_add(&out, "};\n\n");
-    patterns(&out, g);
+    hd_emit_patterns(&out, m);
     hd_text_add(&out, "static const char *const configs[][2] = {\n");
-    for (int i = 0; i < g->configs; i++) hd_text_add(&out, "    { %s, %s },\n", quoted(g->config[i].key), quoted(g->config[i].value));
+    for (int i = 0; i < g->configs; i++) hd_text_add(&out, "    { %s, %s },\n", hd_quoted(g->config[i].key), hd_quoted(g->config[i].value));
     hd_text_add(&out, "    { 0, 0 }\n};\n\n");
     const hd_training *t = &g->training;
-    hd_text_add(&out, "const hd_model_info hd_model = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .compiler = %s,\n", quoted(g->name), quoted(m->version), quoted(g->spec), quoted(m->target->name), quoted(compiler));
+    hd_text_add(&out, "const hd_model_info hd_model = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .compiler = %s,\n", hd_quoted(g->name), hd_quoted(m->version), hd_quoted(g->spec), hd_quoted(m->target->name), hd_quoted(compiler));
     hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .batch = %lld, .ahead = %d, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->batch, g->predicts_same ? 0 : 1, (long long)parameters);
     hd_text_add(&out, "    .weights_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights,\n", (long long)m->weights_bytes, (long long)m->state_bytes, weights);
-    hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n", m->programs, g->configs);
+    hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n    .attentions = (int)(sizeof attentions / sizeof *attentions) - 1, .attention = attentions,\n", m->programs, g->configs);
     hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",
                 t->present ? "true" : "false", t->lr, t->min_lr, t->beta1, t->beta2, t->epsilon, t->decay, t->clip, t->average, (long long)t->warmup, (long long)t->batch);
     hd_text_add(&out, "int main(int argc, char **argv) { return hd_app_main(argc, argv); }\n");

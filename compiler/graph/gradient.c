@@ -299,13 +299,61 @@ void grad_rope(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)       /* a r
     attr.rope.inverse = !attr.rope.inverse;
     dx[0] = add_node(g, HD_OP_rope, NULL, 1, &dy[0], &attr);
 }
+
+/* The sinks' scores have no values, so d sink_h = -sum over sequences and queries of p (dout . out), p = exp(sink_h - lse): no pass
+ * over the pairs. */
+static hd_node *sinks_gradient(hd_graph *g, const hd_attr *attr, hd_node *sinks, hd_node *out, hd_node *lse, hd_node *dout)
+{
+    const bool first = attr->attention.heads_first;
+    const int64_t heads = attr->attention.heads, queries = out->shape.size[out->shape.rank - 2], stack = hd_elements(&lse->shape) / (heads * queries);
+    const int64_t dim = hd_elements(&out->shape) / (stack * heads * queries), a = first ? heads : queries, b = first ? queries : heads;
+    const hd_shape rows = { 4, { stack, a, b, dim } }, row = { 3, { stack, a, b } }, by_query = { 3, { stack, heads, queries } }, each_row = { 2, { heads, 1 } };
+    hd_node *dots = reshape(g, sum_axes(g, two(g, HD_OP_mul, reshape(g, dout, &rows), reshape(g, out, &rows)), 8), &row);
+    lse = reshape(g, lse, &by_query);
+    if (first) sinks = reshape(g, sinks, &each_row);
+    else lse = add_node(g, HD_OP_transpose, NULL, 1, &lse, &(hd_attr){ .transpose = { { 0, 2, 1 } } });
+    hd_node *p = one(g, HD_OP_exp, two(g, HD_OP_sub, sinks, lse));
+    hd_node *sum = sum_axes(g, two(g, HD_OP_mul, p, dots), first ? 5 : 3);
+    return one(g, HD_OP_neg, reshape(g, sum, &(hd_shape){ 1, { heads } }));
+}
+
+void hd_attention_gradients(hd_graph *g, hd_where where, const hd_attr *attr, int inputs, hd_node *const *input, hd_node *out, hd_node *lse, hd_node *dout,
+                            const bool *want, hd_node **gradient)
+{
+    const unsigned with = attr->attention.with;
+    const int sinks = with & HD_WITH_SINKS ? 1 : 0, extra = inputs - 3 - sinks;
+    bool pairs = false;                    /* a gradient is wanted that needs them all */
+    sweep.where = where;
+    hd_node **all_of = HD_NEW_ARRAY(hd_node *, 6 + extra), *const first[] = { input[0], input[1], input[2], out, lse, dout };
+    memcpy(all_of, first, sizeof first);
+    for (int i = 0; i < extra; i++) all_of[6 + i] = input[3 + sinks + i];
+    for (int i = 0; i < inputs; i++) pairs |= (!want || want[i]) && !(sinks && i == 3) && input[i]->dtype == HD_F32;
+    hd_attr without = *attr;
+    without.attention.with &= ~(unsigned)HD_WITH_SINKS;
+    hd_node *all = pairs ? add_node(g, HD_OP_attention_dx, NULL, 6 + extra, all_of, &without) : NULL;
+    for (int i = 0; i < 3; i++)
+        if (!want || want[i]) gradient[i] = hd_graph_result(g, all, i);
+    if (sinks && (!want || want[3])) gradient[3] = sinks_gradient(g, attr, input[3], out, lse, dout);
+    static const unsigned bits[] = { HD_WITH_BIAS, HD_WITH_KEY_BIAS, HD_WITH_EDGE_BIAS };
+    for (int e = 0, i = 3 + sinks; e < 3; e++) {
+        if (!(with & bits[e])) continue;
+        const hd_shape *own = &input[i]->shape;
+        if (!want || want[i]) {            /* [sequences, heads, n] to the input's axes, of which the others are 1 */
+            hd_shape as = { 3, { 1, 1, own->size[own->rank - 1] } };
+            if (own->rank == 2) as.size[bits[e] == HD_WITH_KEY_BIAS ? 0 : 1] = own->size[0];
+            gradient[i] = reshape(g, reduce_to(g, hd_graph_result(g, all, hd_attention_result(all, bits[e])), &as), own);
+        }
+        i++;
+    }
+}
+
 void grad_attention(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
     no_gradient_of_result(n, dy, "lse", 1);
-    hd_node *input[] = { x_of(g, n, 0), x_of(g, n, 1), x_of(g, n, 2), n, hd_graph_result(g, n, 1), dy[0] };
-    hd_node *all = add_node(g, HD_OP_attention_dx, NULL, 6, input, &n->attr);
-    for (int i = 0; i < 3; i++)
-        if (wanted(n, i)) dx[i] = hd_graph_result(g, all, i);
+    bool *want = HD_NEW_ARRAY(bool, n->inputs);
+    hd_node **input = HD_NEW_ARRAY(hd_node *, n->inputs);
+    for (int i = 0; i < n->inputs; i++) want[i] = wanted(n, i), input[i] = x_of(g, n, i);
+    hd_attention_gradients(g, sweep.where, &n->attr, n->inputs, input, n, hd_graph_result(g, n, 1), dy[0], want, dx);
 }
 
 /* ---- the sweep ---- */

@@ -17,12 +17,12 @@ static void check_types(const hd_node *node)
 {
     for (int i = 0; i < node->inputs; i++) {
         const hd_node *input = node->input[i];
-        bool i32 = hd_operand_is_i32(node->op, i);
+        bool i32 = hd_operand_is_i32(node, i);
         if (i32 == (input->dtype == HD_I32)) continue;
-        const char *name = hd_operand_name(node->op, i);
+        const char *name = hd_operand_name(node, i);
         if (!name) name = hd_format("input %d", i + 1);
-        if (i32) hd_node_fail(node, "%s %s must be i32 (ids), not f32", name, hd_shape_text(&input->shape));
-        hd_node_fail(node, "%s %s is i32; it must be f32: only embedding, cross_entropy and dropout read i32", name, hd_shape_text(&input->shape));
+        if (i32) hd_node_fail(node, "%s %s must be i32%s, not f32", name, hd_shape_text(&input->shape), node->op == HD_OP_embedding || node->op == HD_OP_cross_entropy ? " (ids)" : "");
+        hd_node_fail(node, "%s %s is i32; it must be f32: only embedding, cross_entropy, dropout and attention's lengths and documents are i32", name, hd_shape_text(&input->shape));
     }
 }
 

@@ -53,6 +53,8 @@ typedef union hd_attr {
     struct { bool trans_a, trans_b; } matmul;
     struct { double epsilon; } norm;
     struct { int64_t rows; } size;                                  /* embedding_dw: vocabulary rows */
+    struct { bool documents; int64_t queries, keys; } bounds;       /* key_bounds: from ids of documents, or else from lengths */
+    struct { const double *value; } table;                          /* the elements, in the arena */
     struct { int axis; } shift;                                     /* shift by one along this axis; start vector has the shape of the axes after it */
     /* rope over the last axis taken as [heads][head_dim]: the first `dims` of each head are rotated by position * base^(-2t/dims).
      * Position is the index on axis `axis`. pairs: (2t, 2t+1) rotate together, else (t, t + dims/2). inverse: by the negative angle. */
@@ -167,6 +169,13 @@ int64_t hd_elements(const hd_shape *);
 int64_t hd_node_bytes(const hd_node *);
 bool hd_same_shape(const hd_shape *, const hd_shape *);
 const char *hd_shape_text(const hd_shape *);                          /* "[4, 256]" */
+/* Of attention and attention_dx: which input an extra one (an HD_WITH_* bit) is, which result its gradient is; -1: none. */
+int hd_attention_input(const hd_node *, unsigned extra);
+int hd_attention_result(const hd_node *, unsigned extra);
+/* Gradients of all inputs of attention (q, k, v, extras as `attr` says; bounds have none: NULL), from its results and d(loss)/d(out).
+ * Those that `wanted` leaves out may be NULL; wanted NULL: all. */
+void hd_attention_gradients(hd_graph *, hd_where, const hd_attr *attr, int inputs, hd_node *const *input, hd_node *out, hd_node *lse, hd_node *dout,
+                            const bool *wanted, hd_node **gradient);
 double hd_node_flops(const hd_node *);                                /* exact for products and attention */
 void hd_graph_print(const hd_graph *, hd_text *);                     /* stable form used by --dump */
 

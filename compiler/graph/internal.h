@@ -13,9 +13,9 @@
 #include "ops.def"
 
 /* "a" and "b", "q", "k" and "v", ...: what messages call input i of an op; NULL where there is nothing better than its number. */
-const char *hd_operand_name(hd_op, int i);
+const char *hd_operand_name(const hd_node *, int i);
 /* The same input may be i32 (ids, random state) in this op. */
-bool hd_operand_is_i32(hd_op, int i);
+bool hd_operand_is_i32(const hd_node *, int i);
 /* Fails with "where: op "name": message". */
 _Noreturn void hd_node_fail(const hd_node *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* NumPy's rule; false when the sizes of some axis differ and neither is 1. */

@@ -77,6 +77,8 @@ void eval_constant(hd_eval *eval, const hd_node *node)
     for (int64_t e = 0; e < hd_elements(&node->shape); e++) of(eval, node)[e] = node->attr.constant.value;
 }
 
+void eval_table(hd_eval *eval, const hd_node *node) { memcpy(of(eval, node), node->attr.table.value, sizeof(double) * (size_t)hd_elements(&node->shape)); }
+
 void eval_result(hd_eval *eval, const hd_node *node)
 {
     eval->value[node->id] = eval->results[node->id][0] = result(eval, node->input[0], node->attr.result.index);
@@ -446,16 +448,35 @@ void eval_rope(hd_eval *eval, const hd_node *node)
     }
 }
 
-/* Where the rows of one attention node lie, in either layout. */
-typedef struct heads { int64_t stack, queries, keys, heads, group, dim; bool first; double scale; } heads;
+/* One attention node: where its rows lie, in either layout, and what its scores take in; extras that are not there are NULL. */
+typedef struct heads {
+    const hd_node *node;
+    int64_t stack, queries, keys, heads, group, dim;
+    bool first;
+    const double *q, *k, *sinks, *bias, *key_bias, *edge_bias, *bounds;
+    int64_t key_bias_stride, edge_bias_stride;      /* between sequences, between heads */
+} heads;
 
-static heads heads_of(const hd_node *node)
+static const double *extra(const hd_eval *eval, const hd_node *node, unsigned bit)
+{
+    const int i = hd_attention_input(node, bit);
+    return i < 0 ? NULL : in(eval, node, i);
+}
+
+static heads heads_of(const hd_eval *eval, const hd_node *node)
 {
     const hd_shape *q = shape(node, 0), *k = shape(node, 1);
-    heads h = { .heads = node->attr.attention.heads, .dim = node->attr.attention.head_dim, .first = node->attr.attention.heads_first,
-                .scale = node->attr.attention.scale, .queries = q->size[q->rank - 2], .keys = k->size[k->rank - 2] };
+    heads h = { .node = node, .heads = node->attr.attention.heads, .dim = node->attr.attention.head_dim, .first = node->attr.attention.heads_first,
+                .queries = q->size[q->rank - 2], .keys = k->size[k->rank - 2], .q = in(eval, node, 0), .k = in(eval, node, 1) };
     h.group = h.heads / node->attr.attention.kv_heads;
     h.stack = hd_elements(q) / (h.queries * h.heads * h.dim);
+    h.sinks = extra(eval, node, HD_WITH_SINKS);
+    h.bias = extra(eval, node, HD_WITH_BIAS);
+    h.key_bias = extra(eval, node, HD_WITH_KEY_BIAS);
+    h.edge_bias = extra(eval, node, HD_WITH_EDGE_BIAS);
+    h.bounds = extra(eval, node, HD_WITH_BOUNDS);
+    if (h.key_bias && shape(node, hd_attention_input(node, HD_WITH_KEY_BIAS))->rank == 2) h.key_bias_stride = h.keys;
+    if (h.edge_bias && shape(node, hd_attention_input(node, HD_WITH_EDGE_BIAS))->rank == 2) h.edge_bias_stride = row_length(shape(node, hd_attention_input(node, HD_WITH_EDGE_BIAS)));
     return h;
 }
 static int64_t query_row(const heads *h, int64_t s, int64_t head, int64_t i)
@@ -474,66 +495,144 @@ static double dot(const double *a, const double *b, int64_t n)
     return sum;
 }
 
-/* Calls row(eval, node, h, s, head, i, keys) for every query of every head, with the keys its pattern keeps. The list of a
- * query is made once for all heads and sequences that share it. */
-typedef void row_function(hd_eval *, const hd_node *, const heads *, int64_t s, int64_t head, int64_t i, const hd_progression *list, int count);
-static void each_row(hd_eval *eval, const hd_node *node, row_function *row)
-{
-    heads h = heads_of(node);
-    int patterns = node->attr.attention.patterns;
-    for (int p = 0; p < patterns; p++)
-        for (int64_t i = 0; i < h.queries; i++) {
-            hd_progression *list;
-            int count = hd_pattern_row(node->attr.attention.pattern[p], i, h.keys, &list);
-            for (int64_t s = 0; s < h.stack; s++)
-                for (int64_t head = patterns == 1 ? 0 : p; head < (patterns == 1 ? h.heads : p + 1); head++)
-                    row(eval, node, &h, s, head, i, list, count);
-        }
-}
-#define EACH_KEY(j) for (int p_ = 0; p_ < count; p_++) for (int64_t t_ = 0, j; j = list[p_].start + t_ * list[p_].step, t_ < list[p_].count; t_++)
+/* One query of one head of one sequence. key: those its pattern and the bounds keep, pair: their numbers among the pattern's pairs;
+ * score: room for as many. */
+typedef struct row { int64_t s, head, i, count; const int64_t *key; int64_t pair; double *score; } row;
 
-static void attention_row(hd_eval *eval, const hd_node *node, const heads *h, int64_t s, int64_t head, int64_t i, const hd_progression *list, int count)
+static int64_t bucket_of(const hd_buckets *b, int64_t d)
 {
-    const double *q = in(eval, node, 0) + query_row(h, s, head, i);
-    double *out = of(eval, node) + query_row(h, s, head, i), max = -INFINITY, sum = 0;
-    for (int64_t e = 0; e < h->dim; e++) out[e] = 0;
-    EACH_KEY(j) {
-        double score = h->scale * dot(q, in(eval, node, 1) + key_row(h, s, head, j), h->dim);
-        max = score > max ? score : max;
+    int64_t at = d - b->first;
+    return b->bucket[at < 0 ? 0 : at >= b->count ? b->count - 1 : at];
+}
+
+/* The score of the row's key t: graph.h's formula, line by line. *slope: its derivative by q . k. -inf: the key is not read. */
+static double score_of(const heads *h, const row *r, int64_t t, double *slope)
+{
+    const hd_node *n = h->node;
+    const int64_t j = r->key[t], d = r->i + n->attr.attention.offset - j;
+    const double cap = n->attr.attention.softcap;
+    if (h->bounds) {
+        const double *bounds = h->bounds + 2 * (r->s * h->queries + r->i);
+        if ((double)j < bounds[0] || (double)j >= bounds[1]) return -INFINITY;
     }
-    EACH_KEY(j) {
-        double p = exp(h->scale * dot(q, in(eval, node, 1) + key_row(h, s, head, j), h->dim) - max);
-        const double *v = in(eval, node, 2) + key_row(h, s, head, j);
+    double score = n->attr.attention.scale * dot(h->q + query_row(h, r->s, r->head, r->i), h->k + key_row(h, r->s, r->head, j), h->dim);
+    *slope = n->attr.attention.scale;
+    if (cap > 0) {
+        double bent = tanh(score / cap);
+        score = cap * bent;
+        *slope *= 1 - bent * bent;
+    }
+    if (n->attr.attention.alibi) score -= n->attr.attention.alibi[r->head] * fabs((double)d);
+    if (h->bias) score += h->bias[r->head * n->attr.attention.buckets->buckets + bucket_of(n->attr.attention.buckets, d)];
+    if (h->key_bias) score += h->key_bias[r->s * h->key_bias_stride + j];
+    if (h->edge_bias) score += h->edge_bias[r->head * h->edge_bias_stride + r->pair + t];
+    return score;
+}
+
+/* Calls visit(eval, h, row) for every query of every head. The keys of a query are listed once for all heads and sequences that share
+ * them; pairs are counted on the way. */
+typedef void row_function(hd_eval *, const heads *, const row *);
+static void each_row(hd_eval *eval, const hd_node *node, row_function *visit)
+{
+    const heads h = heads_of(eval, node);
+    int64_t *key = take((size_t)h.keys, sizeof *key);
+    double *score = take((size_t)h.keys, sizeof *score);
+    const int patterns = node->attr.attention.patterns;
+    for (int p = 0; p < patterns; p++) {
+        row r = { .key = key, .score = score };
+        for (r.i = 0; r.i < h.queries; r.i++, r.pair += r.count) {
+            hd_progression *list;
+            const int lists = hd_pattern_row(node->attr.attention.pattern[p], r.i, h.keys, &list);
+            r.count = 0;
+            for (int l = 0; l < lists; l++)
+                for (int64_t t = 0; t < list[l].count; t++) key[r.count++] = list[l].start + t * list[l].step;
+            for (r.s = 0; r.s < h.stack; r.s++)
+                for (r.head = patterns == 1 ? 0 : p; r.head < (patterns == 1 ? h.heads : p + 1); r.head++) visit(eval, &h, &r);
+        }
+    }
+    free(key);
+    free(score);
+}
+
+static void attention_row(hd_eval *eval, const heads *h, const row *r)
+{
+    double *out = of(eval, h->node) + query_row(h, r->s, r->head, r->i), max = -INFINITY, sum = 0, slope;
+    bool empty = !h->sinks;
+    if (h->sinks) max = h->sinks[r->head];
+    for (int64_t t = 0; t < r->count; t++) {
+        r->score[t] = score_of(h, r, t, &slope);
+        max = r->score[t] > max ? r->score[t] : max;
+    }
+    if (h->sinks) sum = exp(h->sinks[r->head] - max);
+    for (int64_t e = 0; e < h->dim; e++) out[e] = 0;
+    for (int64_t t = 0; t < r->count; t++) {
+        if (r->score[t] == -INFINITY) continue;
+        double p = exp(r->score[t] - max);
+        const double *v = in(eval, h->node, 2) + key_row(h, r->s, r->head, r->key[t]);
         for (int64_t e = 0; e < h->dim; e++) out[e] += p * v[e];
         sum += p;
+        empty = false;
     }
     for (int64_t e = 0; e < h->dim && sum > 0; e++) out[e] /= sum;
-    result(eval, node, 1)[(s * h->heads + head) * h->queries + i] = count ? max + log(sum) : -INFINITY;
+    result(eval, h->node, 1)[(r->s * h->heads + r->head) * h->queries + r->i] = empty ? -INFINITY : max + log(sum);
 }
 void eval_attention(hd_eval *eval, const hd_node *node) { each_row(eval, node, attention_row); }
 
-/* p_ij = exp(scale q_i.k_j - lse_i);  ds_ij = p_ij (dout_i.v_j - dout_i.out_i);
- * dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i p_ij dout_i */
-static void attention_dx_row(hd_eval *eval, const hd_node *node, const heads *h, int64_t s, int64_t head, int64_t i, const hd_progression *list, int count)
+/* p_ij = exp(score_ij - lse_i);  ds_ij = p_ij (dout_i.v_j - dout_i.out_i), which is what biases get;  dx_ij = ds_ij d score / d (q_i.k_j);
+ * dq_i = sum_j dx_ij k_j,  dk_j = sum_i dx_ij q_i,  dv_j = sum_i p_ij dout_i */
+static void attention_dx_row(hd_eval *eval, const heads *h, const row *r)
 {
-    int64_t row = query_row(h, s, head, i);
-    const double *q = in(eval, node, 0) + row, *dout = in(eval, node, 5) + row;
-    double delta = dot(dout, in(eval, node, 3) + row, h->dim), lse = in(eval, node, 4)[(s * h->heads + head) * h->queries + i];
-    EACH_KEY(j) {
-        int64_t key = key_row(h, s, head, j);
-        const double *k = in(eval, node, 1) + key, *v = in(eval, node, 2) + key;
-        double p = exp(h->scale * dot(q, k, h->dim) - lse), ds = h->scale * p * (dot(dout, v, h->dim) - delta);
+    const hd_node *node = h->node;
+    const int64_t at = query_row(h, r->s, r->head, r->i), plane = r->s * h->heads + r->head;
+    const double *q = h->q + at, *dout = in(eval, node, 5) + at;
+    double *dextra[3];
+    static const unsigned bits[] = { HD_WITH_BIAS, HD_WITH_KEY_BIAS, HD_WITH_EDGE_BIAS };
+    for (int e = 0; e < 3; e++) {
+        const int index = hd_attention_result(node, bits[e]);
+        dextra[e] = index < 0 ? NULL : result(eval, node, index) + plane * row_length(shape(node, hd_attention_input(node, bits[e])));
+    }
+    double delta = dot(dout, in(eval, node, 3) + at, h->dim), lse = in(eval, node, 4)[plane * h->queries + r->i];
+    for (int64_t t = 0; t < r->count; t++) {
+        double slope, score = score_of(h, r, t, &slope);
+        if (score == -INFINITY) continue;
+        int64_t j = r->key[t], key = key_row(h, r->s, r->head, j);
+        const double *k = h->k + key, *v = in(eval, node, 2) + key;
+        double p = exp(score - lse), ds = p * (dot(dout, v, h->dim) - delta);
         for (int64_t e = 0; e < h->dim; e++) {
-            result(eval, node, 0)[row + e] += ds * k[e];
-            result(eval, node, 1)[key + e] += ds * q[e];
+            result(eval, node, 0)[at + e] += slope * ds * k[e];
+            result(eval, node, 1)[key + e] += slope * ds * q[e];
             result(eval, node, 2)[key + e] += p * dout[e];
         }
+        if (dextra[0]) dextra[0][bucket_of(node->attr.attention.buckets, r->i + node->attr.attention.offset - j)] += ds;
+        if (dextra[1]) dextra[1][j] += ds;
+        if (dextra[2]) dextra[2][r->pair + t] += ds;
     }
 }
 void eval_attention_dx(hd_eval *eval, const hd_node *node)
 {
-    for (int i = 0; i < 3; i++) clear(result(eval, node, i), shape(node, i));
+    for (int i = 0; i < hd_ops[node->op].results; i++) {
+        const hd_shape s = hd_result_shape(node, i);
+        clear(result(eval, node, i), &s);
+    }
     each_row(eval, node, attention_dx_row);
+}
+
+void eval_key_bounds(hd_eval *eval, const hd_node *node)
+{
+    const int64_t queries = node->attr.bounds.queries, keys = node->attr.bounds.keys;
+    for (int64_t s = 0; s < node->shape.size[0]; s++) {
+        double *bounds = of(eval, node) + 2 * s * queries;
+        const double *x = in(eval, node, 0) + (node->attr.bounds.documents ? s * queries : s);
+        for (int64_t i = 0; i < queries; i++) {
+            int64_t first = 0, end = x[0] < 0 ? 0 : x[0] < (double)keys ? (int64_t)x[0] : keys;
+            if (node->attr.bounds.documents) {
+                for (first = i; first > 0 && x[first - 1] == x[i];) first--;
+                for (end = i + 1; end < keys && x[end] == x[i];) end++;
+            }
+            bounds[2 * i] = (double)first;
+            bounds[2 * i + 1] = (double)end;
+        }
+    }
 }
 
 /* sqrt(sum (gradient * scale)^2) over all gradients */

@@ -27,6 +27,18 @@ static void add_number(hd_text *text, const char *word, double value)
     hd_text_add(text, " %s%s%s", word, *word ? " " : "", digits);
 }
 
+/* " with sinks, bias": what the inputs beyond the usual ones are. */
+static void add_extras(hd_text *text, const hd_node *node)
+{
+    static const char *const name[] = { "sinks", "bias", "key_bias", "edge_bias", "bounds" };
+    const char *between = " with ";
+    for (int e = 0; e < 5; e++) {
+        if (hd_attention_input(node, 1u << e) < 0) continue;
+        hd_text_add(text, "%s%s", between, name[e]);
+        between = ", ";
+    }
+}
+
 static void add_attributes(hd_text *text, const hd_node *node)
 {
     static const char *const roles[] = { "weight", "gradient", "m", "v" }, *const inits[] = { "constant", "normal", "uniform" };
@@ -45,6 +57,7 @@ static void add_attributes(hd_text *text, const hd_node *node)
     case HD_OP_dropout: add_number(text, "p", attr->dropout.p); hd_text_add(text, " stream %d", attr->dropout.stream); break;
     case HD_OP_slice: hd_text_add(text, " axis %d start %lld", attr->slice.axis, (long long)attr->slice.start); break;
     case HD_OP_pad: hd_text_add(text, " axis %d before %lld after %lld", attr->pad.axis, (long long)attr->pad.before, (long long)attr->pad.after); break;
+    case HD_OP_key_bounds: hd_text_add(text, " %s keys %lld", attr->bounds.documents ? "documents" : "lengths", (long long)attr->bounds.keys); break;
     case HD_OP_concat: hd_text_add(text, " axis %d", attr->concat.axis); break;
     case HD_OP_shift:
     case HD_OP_unshift: hd_text_add(text, " axis %d", attr->shift.axis); break;
@@ -80,6 +93,11 @@ static void add_attributes(hd_text *text, const hd_node *node)
         if (attr->attention.kv_heads != attr->attention.heads) hd_text_add(text, " kv_heads %d", attr->attention.kv_heads);
         hd_text_add(text, " head_dim %d%s", attr->attention.head_dim, attr->attention.heads_first ? " heads_first" : "");
         add_number(text, "scale", attr->attention.scale);
+        if (attr->attention.softcap > 0) add_number(text, "softcap", attr->attention.softcap);
+        for (int h = 0; attr->attention.alibi && h < attr->attention.heads; h++) add_number(text, h ? "" : "alibi", attr->attention.alibi[h]);
+        if (attr->attention.offset) hd_text_add(text, " offset %lld", (long long)attr->attention.offset);
+        if (attr->attention.buckets) hd_text_add(text, " buckets %lld of %lld distances from %lld", (long long)attr->attention.buckets->buckets, (long long)attr->attention.buckets->count, (long long)attr->attention.buckets->first);
+        add_extras(text, node);
         for (int i = 0; i < attr->attention.patterns; i++) hd_text_add(text, "%s(%s)", i ? ", " : " pattern ", hd_pattern_text(attr->attention.pattern[i]));
         break;
     default: break;

@@ -4,12 +4,44 @@
  * 0 to HD_MAX_RANK axes of size >= 1 and at most 2^40 elements. Element types of results are f32 but for sources. */
 #include "internal.h"
 
+#include "../pattern/pattern.h"
+
 #include <math.h>
 
 typedef long long ll;
 
-const char *hd_operand_name(hd_op op, int i)
+/* What follows q, k, v (attention) or dout (attention_dx, which has no sinks), as far as `with` says so. */
+static const struct { unsigned bit; const char *name; } extras[] = {
+    { HD_WITH_SINKS, "sinks" }, { HD_WITH_BIAS, "bias" }, { HD_WITH_KEY_BIAS, "key_bias" }, { HD_WITH_EDGE_BIAS, "edge_bias" }, { HD_WITH_BOUNDS, "bounds" },
+};
+enum { EXTRAS = sizeof extras / sizeof *extras };
+
+/* How many of `with` come before `extra`; -1 if it is not one of them. */
+static int place(unsigned with, unsigned extra) { return with & extra ? __builtin_popcount(with & (extra - 1)) : -1; }
+
+int hd_attention_input(const hd_node *node, unsigned extra)
 {
+    const bool forward = node->op == HD_OP_attention;
+    const int at = place(forward ? node->attr.attention.with : node->attr.attention.with & ~(unsigned)HD_WITH_SINKS, extra);
+    return at < 0 ? -1 : at + (forward ? 3 : 6);
+}
+
+int hd_attention_result(const hd_node *node, unsigned extra)
+{
+    const int at = node->op == HD_OP_attention_dx ? place(node->attr.attention.with & (HD_WITH_BIAS | HD_WITH_KEY_BIAS | HD_WITH_EDGE_BIAS), extra) : -1;
+    return at < 0 ? -1 : at + 3;
+}
+
+static unsigned extra_of_input(const hd_node *node, int i)
+{
+    for (int e = 0; (node->op == HD_OP_attention || node->op == HD_OP_attention_dx) && e < EXTRAS; e++)
+        if (hd_attention_input(node, extras[e].bit) == i) return extras[e].bit;
+    return 0;
+}
+
+const char *hd_operand_name(const hd_node *node, int i)
+{
+    const hd_op op = node->op;
     static const struct { hd_op op; const char *name[6]; } operands[] = {
         { HD_OP_add, { "a", "b" } }, { HD_OP_sub, { "a", "b" } }, { HD_OP_mul, { "a", "b" } }, { HD_OP_div, { "a", "b" } },
         { HD_OP_max, { "a", "b" } }, { HD_OP_min, { "a", "b" } }, { HD_OP_less, { "a", "b" } }, { HD_OP_equal, { "a", "b" } },
@@ -24,13 +56,17 @@ const char *hd_operand_name(hd_op op, int i)
         { HD_OP_attention_dx, { "q", "k", "v", "out", "lse", "dout" } },
     };
     for (size_t o = 0; o < sizeof operands / sizeof *operands; o++)
-        if (operands[o].op == op) return i < 6 ? operands[o].name[i] : NULL;
+        if (operands[o].op == op && i < 6 && operands[o].name[i]) return operands[o].name[i];
+    for (int e = 0; e < EXTRAS; e++)
+        if (extra_of_input(node, i) == extras[e].bit) return extras[e].name;
+    if (op == HD_OP_key_bounds) return node->attr.bounds.documents ? "documents" : "lengths";
     return hd_ops[op].inputs == 1 ? "x" : NULL;
 }
 
-bool hd_operand_is_i32(hd_op op, int i)
+bool hd_operand_is_i32(const hd_node *node, int i)
 {
-    return (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) ||
+    const hd_op op = node->op;
+    return op == HD_OP_key_bounds || extra_of_input(node, i) == HD_WITH_BOUNDS || (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) ||
            ((op == HD_OP_cross_entropy || op == HD_OP_cross_entropy_dx) && i == 1);
 }
 
@@ -47,7 +83,7 @@ static hd_shape without_last(const hd_shape *shape)
 
 static void need_rank(const hd_node *node, int i, int least)
 {
-    if (in(node, i)->rank < least) hd_node_fail(node, "%s %s needs at least %d ax%s", hd_operand_name(node->op, i), text(node, i), least, least == 1 ? "is" : "es");
+    if (in(node, i)->rank < least) hd_node_fail(node, "%s %s needs at least %d ax%s", hd_operand_name(node, i), text(node, i), least, least == 1 ? "is" : "es");
 }
 
 static void check_axis(const hd_node *node, int axis)
@@ -60,8 +96,8 @@ static void check_axis(const hd_node *node, int axis)
 static void need_shape(const hd_node *node, int i, const hd_shape *wanted, const char *reason)
 {
     if (!hd_same_shape(in(node, i), wanted))
-        hd_node_fail(node, "%s is %s and %s is %s; it must be %s, %s", hd_operand_name(node->op, 0), text(node, 0),
-                     hd_operand_name(node->op, i), text(node, i), hd_shape_text(wanted), reason);
+        hd_node_fail(node, "%s is %s and %s is %s; it must be %s, %s", hd_operand_name(node, 0), text(node, 0),
+                     hd_operand_name(node, i), text(node, i), hd_shape_text(wanted), reason);
 }
 
 void shape_source(hd_node *node)
@@ -80,6 +116,27 @@ static hd_shape lse_shape(const hd_node *node)
     return lse;
 }
 
+/* Product of the axes before [heads, queries, head_dim] or [queries, width]. */
+static int64_t sequences(const hd_node *node)
+{
+    const hd_shape *q = in(node, 0);
+    int64_t product = 1;
+    for (int i = 0; i < q->rank - (node->attr.attention.heads_first ? 3 : 2); i++) product *= q->size[i];
+    return product;
+}
+
+/* [sequences, heads, buckets or keys or pairs]; a result that is not there has the shape of a number. */
+static hd_shape extra_gradient_shape(const hd_node *node, int index)
+{
+    hd_shape shape = { .rank = 3, .size = { sequences(node), node->attr.attention.heads } };
+    for (int e = 0; e < EXTRAS; e++)
+        if (hd_attention_result(node, extras[e].bit) == index) {
+            shape.size[2] = last(in(node, hd_attention_input(node, extras[e].bit)));
+            return shape;
+        }
+    return (hd_shape){ .rank = 0 };
+}
+
 hd_shape hd_result_shape(const hd_node *node, int index)
 {
     if (index == 0) return node->shape;
@@ -89,10 +146,18 @@ hd_shape hd_result_shape(const hd_node *node, int index)
     case HD_OP_cross_entropy:
         return node->shape;
     case HD_OP_attention_dx:
-        return *in(node, index);
+        return index < 3 ? *in(node, index) : extra_gradient_shape(node, index);
     default:
         return lse_shape(node);
     }
+}
+
+/* Its elements are given with the shape. */
+void shape_table(hd_node *node)
+{
+    const int64_t most = 1 << 16;
+    if (hd_elements(&node->shape) > most) hd_node_fail(node, "%lld numbers; a list becomes part of the program and may have %lld, larger ones must be inputs", (ll)hd_elements(&node->shape), (ll)most);
+    node->dtype = HD_F32;
 }
 
 void shape_result(hd_node *node)
@@ -337,9 +402,56 @@ static void divide_heads(const hd_node *node, int64_t width, int heads)
     hd_node_fail(node, "width %lld does not divide into %d heads; nearest width: %d", (ll)width, heads, heads);
 }
 
+/* Input i has `axes` axes of these sizes; `what` says so in words. */
+static void need_sizes(const hd_node *node, int i, int axes, const int64_t *size, const char *what)
+{
+    bool fits = in(node, i)->rank == axes;
+    for (int a = 0; fits && a < axes; a++) fits = in(node, i)->size[a] == size[a];
+    if (!fits) hd_node_fail(node, "%s is %s; it must be %s", hd_operand_name(node, i), text(node, i), what);
+}
+
+/* One row for all sequences (or heads), or one for each. */
+static void need_one_or_each(const hd_node *node, int i, int64_t rows, int64_t columns, const char *row, const char *column)
+{
+    const bool each = in(node, i)->rank == 2;
+    need_sizes(node, i, each ? 2 : 1, (int64_t[]){ each ? rows : columns, columns },
+               hd_format("[%lld] (%s), or [%lld, %lld] (%s, %s)", (ll)columns, column, (ll)rows, (ll)columns, row, column));
+}
+
+static void check_extras(const hd_node *node)
+{
+    const hd_shape *q = in(node, 0), *k = in(node, 1);
+    const int heads = node->attr.attention.heads;
+    const int64_t queries = q->size[q->rank - 2], keys = k->size[k->rank - 2];
+    const hd_buckets *buckets = node->attr.attention.buckets;
+    const double softcap = node->attr.attention.softcap;
+    if (!(softcap >= 0) || isinf(softcap)) hd_node_fail(node, "softcap is %g; it must be above 0 and finite, or left out", softcap);
+    for (int h = 0; node->attr.attention.alibi && h < heads; h++)
+        if (!isfinite(node->attr.attention.alibi[h])) hd_node_fail(node, "the ALiBi slope of head %d is %g; slopes must be finite", h, node->attr.attention.alibi[h]);
+    if (node->attr.attention.offset > (int64_t)1 << 40 || node->attr.attention.offset < -((int64_t)1 << 40)) hd_node_fail(node, "offset is %lld; it must be within 2^40 of 0", (ll)node->attr.attention.offset);
+    int at = hd_attention_input(node, HD_WITH_SINKS);
+    if (at >= 0) need_sizes(node, at, 1, (int64_t[]){ heads }, hd_format("[%d], one logit for each head", heads));
+    at = hd_attention_input(node, HD_WITH_BIAS);
+    if (at >= 0 && !buckets) hd_node_fail(node, "bias has no buckets: which distance reads which of its columns");
+    if (at >= 0) need_sizes(node, at, 2, (int64_t[]){ heads, buckets->buckets }, hd_format("[%d, %lld] (heads, buckets of distances)", heads, (ll)buckets->buckets));
+    at = hd_attention_input(node, HD_WITH_KEY_BIAS);
+    if (at >= 0) need_one_or_each(node, at, sequences(node), keys, "sequences", "keys");
+    at = hd_attention_input(node, HD_WITH_EDGE_BIAS);
+    if (at >= 0) {
+        if (node->attr.attention.patterns != 1) hd_node_fail(node, "edge_bias counts the pairs of one pattern; the heads have %d", node->attr.attention.patterns);
+        hd_pattern_check_lengths(node->attr.attention.pattern[0], queries, keys);
+        need_one_or_each(node, at, heads, hd_pattern_kept_pairs(node->attr.attention.pattern[0], queries, keys), "heads", "pairs that the pattern keeps");
+    }
+    at = hd_attention_input(node, HD_WITH_BOUNDS);
+    if (at >= 0) need_sizes(node, at, 3, (int64_t[]){ sequences(node), queries, 2 }, hd_format("[%lld, %lld, 2] (sequences, queries, first and end)", (ll)sequences(node), (ll)queries));
+}
+
 /* Fills in what follows from the shapes: kv_heads 0 means heads, head_dim 0 what the width gives, scale 0 1/sqrt(head_dim). */
 void shape_attention(hd_node *node)
 {
+    if (node->op == HD_OP_attention_dx) node->attr.attention.with &= ~(unsigned)HD_WITH_SINKS;     /* their gradient needs no pass over the pairs */
+    const int takes = (node->op == HD_OP_attention ? 3 : 6) + __builtin_popcount(node->attr.attention.with);
+    if (node->inputs != takes) hd_node_fail(node, "%d inputs given; it takes %d", node->inputs, takes);
     const hd_shape *q = in(node, 0), *k = in(node, 1), *v = in(node, 2);
     bool first = node->attr.attention.heads_first;
     int least = first ? 3 : 2, heads = node->attr.attention.heads;
@@ -381,6 +493,7 @@ void shape_attention(hd_node *node)
     if (!isfinite(node->attr.attention.scale)) hd_node_fail(node, "scale is %g; it must be finite", node->attr.attention.scale);
     int patterns = node->attr.attention.patterns;
     if (patterns != 1 && patterns != heads) hd_node_fail(node, "%d patterns for %d heads; give one, or one for each head", patterns, heads);
+    check_extras(node);
     shape_same(node);
 }
 
@@ -391,6 +504,19 @@ void shape_attention_dx(hd_node *node)
     need_shape(node, 3, in(node, 0), "the shape of q");
     need_shape(node, 4, &lse, "[..., heads, queries]");
     need_shape(node, 5, in(node, 0), "the shape of q");
+}
+
+void shape_key_bounds(hd_node *node)
+{
+    const int64_t queries = node->attr.bounds.queries, keys = node->attr.bounds.keys;
+    if (node->attr.bounds.documents) {
+        if (queries != keys) hd_node_fail(node, "documents need as many keys as queries, not %lld and %lld", (ll)keys, (ll)queries);
+        if (in(node, 0)->rank != 2 || in(node, 0)->size[1] != queries) hd_node_fail(node, "documents is %s; it must be [sequences, %lld], the id of every position", text(node, 0), (ll)queries);
+    } else if (in(node, 0)->rank != 1) {
+        hd_node_fail(node, "lengths is %s; it must be [sequences], how many keys each has", text(node, 0));
+    }
+    node->dtype = HD_I32;
+    node->shape = (hd_shape){ .rank = 3, .size = { in(node, 0)->size[0], queries, 2 } };
 }
 
 /* gradient_norm(hyper, gradients...), adamw(hyper, norm, then weight, gradient, m, v of each): one number. */

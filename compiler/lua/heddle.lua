@@ -6,7 +6,7 @@
 --
 -- Every mistake ends the compiler with the user's line and what would have been valid. `core` holds the C side
 -- (compiler/spec/builders.c, pattern_lua.c) and `check` the argument checks (check.lua); the spec reaches neither.
-local core, check, pattern = ...
+local core, check, pattern, attention = ...
 local hd, scope_methods = {}, {}
 local fail, sorted_keys, near, unknown, kind_of, quoted =
   check.fail, check.sorted_keys, check.near, check.unknown, check.kind_of, check.quoted
@@ -320,55 +320,7 @@ hd.pattern = pattern                  -- pattern.lua
 
 ---------------------------------------------------------------------------------------------------- attention
 
-local attention_keys = { "heads", "kv_heads", "pattern", "scale", "layout" }
-
-local function attention_attributes(what, o)
-  local attributes = { heads_first = choice(what .. ": layout", o.layout, "heads_last", { "heads_last", "heads_first" }) == "heads_first" }
-  attributes.heads = integer(what .. ": heads", o.heads)
-  attributes.kv_heads = o.kv_heads and integer(what .. ": kv_heads", o.kv_heads) or 0
-  if o.scale ~= nil and number(what .. ": scale", o.scale) == 0 then fail("%s: scale must not be 0", what) end
-  attributes.scale = o.scale or 0                     -- 0: 1/sqrt(head_dim)
-  local pattern = o.pattern
-  if core.is_pattern(pattern) then pattern = { pattern } end
-  if type(pattern) ~= "table" then fail("%s: pattern must be a pattern such as hd.pattern.causal(), or a list of one per head, got %s", what, kind_of(pattern)) end
-  local count = 0
-  for key, p in pairs(pattern) do
-    count = count + 1
-    if key ~= count or not core.is_pattern(p) then fail("%s: element %s of the pattern list is %s; every head needs a pattern", what, tostring(key), kind_of(p)) end
-  end
-  if count ~= 1 and count ~= attributes.heads or count == 1 and attributes.heads > 1 and not core.is_pattern(o.pattern) then
-    fail("%s: the pattern list has %d element%s for %d heads; give one pattern for all, or one for each head", what, count, count == 1 and "" or "s", attributes.heads)
-  end
-  attributes.patterns = pattern
-  return attributes
-end
-
-local function check_lengths(patterns, q, k)
-  local queries, keys = shape_of(q), shape_of(k)
-  for _, p in ipairs(patterns) do core.check_lengths(p, queries[#queries - 1], keys[#keys - 1]) end
-end
-
--- out_i = sum_j softmax_j(scale q_i . k_j) v_j over the keys j that the pattern keeps for query i; a query without keys gets 0.
--- layout "heads_last": q [..., queries, heads * head_dim], k, v [..., keys, kv_heads * head_dim];
--- "heads_first": q [..., heads, queries, head_dim], k, v [..., kv_heads, keys, head_dim].
--- pattern: one, or a list of one per head. scale: default 1/sqrt(head_dim).
--- lse = true returns log sum_j exp(scale q_i . k_j), [..., heads, queries], as a second result.
-function hd.attention(q, k, v, given)
-  local o = options("hd.attention", given, { "heads", "kv_heads", "pattern", "scale", "layout", "lse" })
-  local attributes = attention_attributes("hd.attention", o)
-  local out = add("attention", { tensor("hd.attention: q", q), tensor("hd.attention: k", k), tensor("hd.attention: v", v) }, attributes)
-  check_lengths(attributes.patterns, q, k)
-  if o.lse then return out, core.result(out, 1) end
-  return out
-end
-
--- The gradient of attention from its results: dq, dk, dv for d_out = d(loss)/d(out). Options as for hd.attention.
-function hd.attention_gradient(q, k, v, out, lse, d_out, given)
-  local what, inputs = "hd.attention_gradient", { q, k, v, out, lse, d_out }
-  for i, name in ipairs { "q", "k", "v", "out", "lse", "d_out" } do tensor(what .. ": " .. name, inputs[i]) end
-  local dq = add("attention_dx", inputs, attention_attributes(what, options(what, given, attention_keys)))
-  return dq, core.result(dq, 1), core.result(dq, 2)
-end
+attention(core, check, hd, add, function() return scope_name end)      -- attention.lua: hd.attention and what belongs to it
 
 ---------------------------------------------------------------------------------------------------- training
 

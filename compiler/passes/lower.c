@@ -269,7 +269,7 @@ static void pin_outputs(hd_lowering *l)
         for (int k = 0; k < n->inputs; k++) {
             const hd_node *part = through_reshapes(n->input[k]);
             const hd_node *maker = part->op == HD_OP_result ? part->input[0] : part;
-            all = all && (maker->op == HD_OP_attention_dx || (part == maker && (hd_is_map(part) || hd_has_epilogue(part)) && part->op != HD_OP_accumulate)) && !l->pinned[part->id] && part->shape.rank == n->shape.rank && hd_same_shape(&part->shape, &n->input[k]->shape);
+            all = all && ((maker->op == HD_OP_attention_dx && (part == maker || part->attr.result.index < 3)) || (part == maker && (hd_is_map(part) || hd_has_epilogue(part)) && part->op != HD_OP_accumulate)) && !l->pinned[part->id] && part->shape.rank == n->shape.rank && hd_same_shape(&part->shape, &n->input[k]->shape);
             for (int j = 0; j < k; j++) all = all && through_reshapes(n->input[j]) != part;
         }
         if (!all) continue;
@@ -296,7 +296,7 @@ static bool rows_are_independent(const hd_lowering *l)
         switch (n->op) {
         case HD_OP_matmul: if (n->input[1]->shape.rank != 2 || n->attr.matmul.trans_a) return false; break;
         case HD_OP_layer_norm: case HD_OP_rms_norm: case HD_OP_softmax: case HD_OP_embedding: case HD_OP_attention: case HD_OP_shift:
-        case HD_OP_rope: case HD_OP_result: case HD_OP_reshape: case HD_OP_slice: case HD_OP_expand: break;
+        case HD_OP_rope: case HD_OP_result: case HD_OP_reshape: case HD_OP_slice: case HD_OP_expand: case HD_OP_table: break;
         default: return false;
         }
     }

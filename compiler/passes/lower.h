@@ -19,7 +19,7 @@ typedef struct hd_lowering {
     hd_view *pinned_view;      /* by node id, with pinned: where in it */
     int packs, pack_capacity; struct hd_pack { hd_view of; bool transposed; int nr; hd_view packed; } *pack;
     int64_t rows_batch, rows_length;
-    hd_node *(*result)[4];     /* by node id: its needed `result` nodes, by index */
+    hd_node *(*result)[6];     /* by node id: its needed `result` nodes, by index */
 } hd_lowering;
 
 /* The C text of a step's elementwise part: declarations of operands and the lines run for each vector. */

@@ -3,6 +3,7 @@
 #include "../emit/attention.h"
 #include "../emit/product.h"
 #include "../pattern/pattern.h"
+#include <math.h>
 #include <string.h>
 
 #define LL(x) ((long long)(x))
@@ -147,7 +148,15 @@ static void describe(hd_lowering *l, const hd_node *n, hd_attention *a)
     a->heads = n->attr.attention.heads, a->kv_heads = n->attr.attention.kv_heads, a->head_dim = n->attr.attention.head_dim;
     a->queries = q->shape.size[q->shape.rank - 2], a->keys = k->shape.size[k->shape.rank - 2];
     a->batch = hd_elements(&q->shape) / (a->queries * a->heads * a->head_dim);
-    a->scale = n->attr.attention.scale;
+    a->scale = n->attr.attention.scale, a->softcap = n->attr.attention.softcap, a->offset = n->attr.attention.offset;
+    a->alibi = n->attr.attention.alibi, a->buckets = n->attr.attention.buckets, a->with = n->attr.attention.with;
+    const int key_bias = hd_attention_input(n, HD_WITH_KEY_BIAS), edge_bias = hd_attention_input(n, HD_WITH_EDGE_BIAS);
+    if (key_bias >= 0 && n->input[key_bias]->shape.rank == 2) a->key_bias_stride = a->keys;
+    if (edge_bias >= 0) {
+        const hd_shape *s = &n->input[edge_bias]->shape;
+        a->edges = s->size[s->rank - 1];
+        a->edge_bias_stride = s->rank == 2 ? a->edges : 0;
+    }
     const hd_cover **cover = HD_NEW_ARRAY(const hd_cover *, n->attr.attention.patterns);
     int *of_head = HD_NEW_ARRAY(int, a->heads);
     for (int h = 0; h < n->attr.attention.patterns; h++) {
@@ -162,11 +171,19 @@ static void describe(hd_lowering *l, const hd_node *n, hd_attention *a)
     a->cover_of_head = n->attr.attention.patterns > 1 ? of_head : NULL;
 }
 
+static bool same_buckets(const hd_buckets *a, const hd_buckets *b)
+{
+    if (!a || !b) return a == b;
+    return a->first == b->first && a->count == b->count && a->buckets == b->buckets && !memcmp(a->bucket, b->bucket, sizeof *a->bucket * (size_t)a->count);
+}
+
 static bool same_attention(const hd_attention *a, const hd_attention *b)
 {
     hd_attention x = *a, y = *b;
-    x.cover = y.cover = NULL, x.cover_of_head = y.cover_of_head = NULL;
-    if (memcmp(&x, &y, sizeof x) || !a->cover_of_head != !b->cover_of_head) return false;
+    x.cover = y.cover = NULL, x.cover_of_head = y.cover_of_head = NULL, x.alibi = y.alibi = NULL, x.buckets = y.buckets = NULL;
+    if (memcmp(&x, &y, sizeof x) || !a->cover_of_head != !b->cover_of_head || !a->alibi != !b->alibi) return false;
+    if (a->alibi && memcmp(a->alibi, b->alibi, sizeof *a->alibi * (size_t)a->heads)) return false;
+    if (!same_buckets(a->buckets, b->buckets)) return false;
     for (int i = 0; i < a->covers; i++) if (a->cover[i] != b->cover[i]) return false;
     for (int h = 0; a->cover_of_head && h < a->heads; h++) if (a->cover_of_head[h] != b->cover_of_head[h]) return false;
     return true;
@@ -203,9 +220,19 @@ static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention
     }
 }
 
+/* Inputs from `first` on, in the order of HD_WITH_*. */
+static void extra_inputs(hd_lowering *l, const hd_node *n, int first, hd_step *s)
+{
+    for (int i = first; i < n->inputs; i++) {
+        hd_step_view(s, n->input[i]->dtype == HD_I32 ? "const int32_t *" : "const float *", hd_lower_dense(l, n->input[i]), false);
+        s->bytes += (double)hd_node_bytes(n->input[i]);
+    }
+}
+
 static void lower_attention(hd_lowering *l, hd_node *n)
 {
-    hd_attention a = { 0 };
+    hd_attention a;
+    memset(&a, 0, sizeof a);           /* plans are looked up by its bytes */
     describe(l, n, &a);
     hd_view view[4] = { { 0 } };
     a.q = attention_view(l, n, n->input[0], &view[0], a.heads);
@@ -216,18 +243,21 @@ static void lower_attention(hd_lowering *l, hd_node *n)
     const hd_view lse = hd_lower_result(l, n, 1);
     const hd_attention_plan plan = plan_of(&a, l->target, false);
     hd_step *s = hd_step_new("", n->where);
+    s->attends = n, s->attention = memcpy(HD_NEW(hd_attention), &a, sizeof a);
     hd_step_text(s, l->program->row_limited ? "sequences" : "0");
     hd_step_text(s, l->program->row_limited ? "used" : "0");
     for (int i = 0; i < 3; i++) hd_step_view(s, "const float *", view[i], false);
+    extra_inputs(l, n, 3, s);
     hd_step_view(s, "float *", view[3], true);
     hd_step_view(s, "float *", lse, true);
-    s->bytes = 4.0 * (double)(2 * hd_elements(&n->shape) + 2 * hd_elements(&n->input[1]->shape));
+    s->bytes += 4.0 * (double)(2 * hd_elements(&n->shape) + 2 * hd_elements(&n->input[1]->shape));
     attention_steps(l, n, &plan, s);
 }
 
 static void lower_attention_dx(hd_lowering *l, hd_node *n)
 {
-    hd_attention a = { 0 };
+    hd_attention a;
+    memset(&a, 0, sizeof a);
     describe(l, n, &a);
     hd_view view[6] = { { 0 } }, grad[3] = { { 0 } };
     a.q = attention_view(l, n, n->input[0], &view[0], a.heads);
@@ -245,9 +275,27 @@ static void lower_attention_dx(hd_lowering *l, hd_node *n)
     const hd_attention_plan plan = plan_of(&a, l->target, true);
     hd_step *s = hd_step_new("", n->where);
     for (int i = 0; i < 6; i++) hd_step_view(s, "const float *", view[i], false);
+    extra_inputs(l, n, 6, s);
     for (int i = 0; i < 3; i++) hd_step_view(s, "float *", grad[i], true);
-    s->bytes = 4.0 * (double)(4 * hd_elements(&n->input[0]->shape) + 4 * hd_elements(&n->input[1]->shape));
+    for (unsigned bit = HD_WITH_BIAS; bit <= HD_WITH_EDGE_BIAS; bit <<= 1) {
+        const int index = hd_attention_result(n, bit);
+        if (index >= 0) hd_step_view(s, "float *", hd_lower_result(l, n, index), true);
+    }
+    s->bytes += 4.0 * (double)(4 * hd_elements(&n->input[0]->shape) + 4 * hd_elements(&n->input[1]->shape));
     attention_steps(l, n, &plan, s);
+}
+
+static void lower_key_bounds(hd_lowering *l, hd_node *n)
+{
+    const bool documents = n->attr.bounds.documents;
+    const int64_t rows = n->shape.size[0];
+    hd_step *s = hd_step_new(label(n, NULL), n->where);
+    s->kernel = hd_kernel_get(l->kernels, "key_bounds", hd_format("%s_%lldx%lld", documents ? "documents" : "lengths", LL(rows), LL(n->attr.bounds.queries)), hd_format("const hd_run *run, const int32_t *%s, int32_t *bounds", documents ? "documents" : "lengths"),
+                              hd_format("kind = \"%s\", rows = %lld, queries = %lld, keys = %lld", documents ? "documents" : "lengths", LL(rows), LL(n->attr.bounds.queries), LL(n->attr.bounds.keys)), 0, s->where);
+    hd_step_view(s, "const int32_t *", hd_lower_dense(l, n->input[0]), false);
+    hd_step_view(s, "int32_t *", hd_lower_output(l, n), true);
+    s->bytes = 4.0 * (double)(hd_elements(&n->shape) + hd_elements(&n->input[0]->shape));
+    hd_lower_push(l, s);
 }
 
 /* ---- rows ---- */
@@ -470,6 +518,22 @@ static void lower_reduce(hd_lowering *l, const hd_fused *fused)
 
 /* ---- memory ---- */
 
+static void lower_table(hd_lowering *l, hd_node *n)
+{
+    const int64_t count = hd_elements(&n->shape);
+    hd_text values = { 0 };
+    for (int64_t i = 0; i < count; i++) {
+        const double x = n->attr.table.value[i];
+        hd_text_add(&values, isinf(x) ? x > 0 ? "__builtin_inff()" : "-__builtin_inff()" : "%#.9gf", x);
+        hd_text_add(&values, i + 1 == count ? "" : i % 8 == 7 ? ",\n    " : ", ");
+    }
+    hd_step *s = hd_step_new(label(n, NULL), n->where);
+    s->kernel = hd_kernel_get(l->kernels, "table", hd_format("%lld", LL(count)), "const hd_run *run, float *out", hd_format("count = %lld, values = [[%s]]", LL(count), values.data), 0, s->where);
+    hd_step_view(s, "float *", hd_lower_output(l, n), true);
+    s->bytes = 4.0 * (double)count;
+    hd_lower_push(l, s);
+}
+
 static void number_list(hd_text *out, const char *name, int count, const int64_t *value)
 {
     hd_text_add(out, "%s%s = { ", out->length ? ", " : "", name);
@@ -627,6 +691,8 @@ void hd_lower_root(hd_lowering *l, const hd_fused *fused)
     case HD_OP_matmul: lower_product(l, fused); break;
     case HD_OP_attention: lower_attention(l, n); break;
     case HD_OP_attention_dx: lower_attention_dx(l, n); break;
+    case HD_OP_key_bounds: lower_key_bounds(l, n); break;
+    case HD_OP_table: lower_table(l, n); break;
     case HD_OP_layer_norm: case HD_OP_layer_norm_dx: case HD_OP_layer_norm_dgain:
     case HD_OP_rms_norm: case HD_OP_rms_norm_dx: case HD_OP_rms_norm_dgain: lower_norm(l, fused); break;
     case HD_OP_softmax: case HD_OP_softmax_dx: lower_softmax(l, fused); break;

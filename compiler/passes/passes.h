@@ -39,6 +39,8 @@ typedef struct hd_step {
     const char *label;             /* "h.0.qkv: [2048,384] = [2048,128] x [384,128]^T + bias" */
     hd_where where;
     double flops, bytes;
+    const hd_node *attends;        /* steps of a forward attention: the node, and what it became; NULL in others */
+    const struct hd_attention *attention;
 } hd_step;
 
 typedef struct hd_program {

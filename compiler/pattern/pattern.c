@@ -452,3 +452,129 @@ bool hd_pattern_equal(const hd_pattern *p, const hd_pattern *q)
     }
     return false;
 }
+
+/* Printing a cover: one line of totals, then one line per family.
+ *
+ * What kernels will compute is told before any target or head_dim is known: blocks of up to 48 queries against single keys,
+ * where each vector of 16 queries meets the keys from its first row's first to its last row's last; lanes past the last query
+ * count. Listed rows: vectors of 16 neighbouring queries against every key that one of them keeps. Kernels for narrower vectors
+ * waste less, and those that group queries by shared keys, too. */
+
+enum { BLOCK = 48, LANES = 16 };
+typedef struct effort { int64_t tiles, computed, table_bytes; } effort;
+
+static effort family_effort(const hd_cover *cover, const hd_family *f)
+{
+    effort e = { .table_bytes = f->table ? (f->groups / f->inner + 1) * (int64_t)sizeof(int32_t) : 0 };
+    for (int64_t g = 0; g < f->groups; g++) {
+        const hd_group group = hd_family_group(cover, f, g);
+        int64_t counted = -1;
+        for (int64_t t = 0; t < group.q_count; t += LANES) {
+            int64_t first, last, unused, end = t + LANES < group.q_count ? t + LANES : group.q_count;
+            hd_group_interval(f, &group, t, &first, &unused);
+            hd_group_interval(f, &group, end - 1, &unused, &last);
+            if (first >= last) continue;
+            e.computed += LANES * (last - first);
+            if (t / BLOCK != counted) e.tiles++, counted = t / BLOCK;
+        }
+    }
+    return e;
+}
+
+typedef struct run_end { int64_t key; int change; } run_end;
+static int by_key(const void *a, const void *b)
+{
+    const run_end *x = a, *y = b;
+    return x->key < y->key ? -1 : x->key > y->key;
+}
+
+/* A tile: neighbouring keys that the same queries of a vector keep. */
+static effort rows_effort(const hd_cover *cover)
+{
+    const hd_key_rows *rows = cover->rows;
+    effort e = { 0 };
+    for (int64_t i = 0; i < cover->queries; i += LANES) {
+        const int64_t end = i + LANES < cover->queries ? i + LANES : cover->queries, first = rows->start[i], runs = rows->start[end] - first;
+        run_end *at = malloc(sizeof *at * (size_t)(2 * runs + 1));
+        if (!at) hd_fail((hd_where){ 0 }, "no memory for the rows of a pattern; use a shorter length");
+        for (int64_t k = 0; k < runs; k++) {
+            at[2 * k] = (run_end){ rows->run[first + k].first, 1 };
+            at[2 * k + 1] = (run_end){ rows->run[first + k].end, -1 };
+        }
+        qsort(at, (size_t)(2 * runs), sizeof *at, by_key);
+        for (int64_t k = 0, depth = 0; k < 2 * runs; k++) {
+            depth += at[k].change;
+            if (!depth || at[k + 1].key == at[k].key) continue;
+            e.tiles++;
+            e.computed += LANES * (at[k + 1].key - at[k].key);
+        }
+        free(at);
+    }
+    const int64_t blocks = (cover->queries + LANES - 1) / LANES;      /* the order of queries, three numbers for each block and each tile */
+    e.table_bytes = (int64_t)sizeof(int32_t) * (cover->queries + 3 * (blocks + 1) + 3 * e.tiles);
+    return e;
+}
+
+static void print_effort(hd_text *out, const effort *e, int64_t kept)
+{
+    hd_text_add(out, "tiles %" PRId64 ", wasted pairs %" PRId64 " (%.1f %% of the computed)", e->tiles, e->computed - kept, e->computed ? 100 * (double)(e->computed - kept) / (double)e->computed : 0);
+}
+
+static void print_affine(hd_text *out, const char *name, hd_affine a)
+{
+    hd_text_add(out, " %s %" PRId64, name, a.base);
+    if (a.per_group) hd_text_add(out, "%+" PRId64 "g", a.per_group);
+    if (a.per_outer) hd_text_add(out, "%+" PRId64 "h", a.per_outer);
+    if (a.table) hd_text_add(out, "+table[h%s]", a.table == 2 ? "+1" : "");
+}
+
+static void print_bound(hd_text *out, const char *name, hd_affine a, int64_t mul, int64_t div, int64_t phase)
+{
+    if (a.base == HD_ALL_KEYS) { hd_text_add(out, " %s all", name); return; }
+    print_affine(out, name, a);
+    if (!mul) return;
+    hd_text_add(out, mul == 1 ? " +" : " +%" PRId64 "*", mul);
+    if (div == 1 && !phase) hd_text_add(out, "t");
+    else if (!phase) hd_text_add(out, "floor(t/%" PRId64 ")", div);
+    else hd_text_add(out, "floor((t+%" PRId64 ")/%" PRId64 ")", phase, div);
+}
+
+static void print_family(hd_text *out, const hd_cover *cover, int k, const effort *e)
+{
+    const hd_family *f = &cover->family[k];
+    hd_text_add(out, "  family %d%s: %s: kept pairs %" PRId64 ", groups %" PRId64, k, k ? "" : " (home)", f->what, f->kept_pairs, f->groups);
+    if (f->inner != f->groups) hd_text_add(out, " (%" PRId64 " inner)", f->inner);
+    hd_text_add(out, ", ");
+    print_effort(out, e, f->kept_pairs);
+    hd_text_add(out, "; queries");
+    print_affine(out, "from", f->q_start);
+    print_affine(out, "below", f->q_end);
+    hd_text_add(out, " step %" PRId64 "; keys", f->q_step);
+    print_affine(out, "from", f->k_start);
+    print_affine(out, "below", f->k_end);
+    hd_text_add(out, " step %" PRId64, f->k_step);
+    if (f->k_run != 1) hd_text_add(out, " in runs of %" PRId64, f->k_run);
+    hd_text_add(out, "; interval");
+    print_bound(out, "lo", f->lo, f->lo_mul, f->lo_div, f->lo_phase);
+    print_bound(out, "hi", f->hi, f->hi_mul, f->hi_div, f->hi_phase);
+    hd_text_add(out, "\n");
+}
+
+void hd_cover_print(const hd_cover *cover, hd_text *out)
+{
+    effort *family = HD_NEW_ARRAY(effort, cover->families), all = { 0 };
+    if (cover->rows) all = rows_effort(cover);
+    for (int k = 0; k < cover->families && !cover->rows; k++) {
+        family[k] = family_effort(cover, &cover->family[k]);
+        all.tiles += family[k].tiles, all.computed += family[k].computed, all.table_bytes += family[k].table_bytes;
+    }
+    const int64_t shorter = cover->queries < cover->keys ? cover->queries : cover->keys, causal = shorter * (shorter + 1) / 2 + (cover->queries - shorter) * cover->keys;
+    hd_text_add(out, "cover: %" PRId64 " queries, %" PRId64 " keys, kept pairs %" PRId64 " (density %.6f, %.4g %% of causal's %" PRId64 "), empty rows %" PRId64 ", ",
+                cover->queries, cover->keys, cover->kept_pairs, (double)cover->kept_pairs / ((double)cover->queries * (double)cover->keys),
+                100 * (double)cover->kept_pairs / (double)causal, causal, cover->empty_rows);
+    if (cover->rows) hd_text_add(out, "listed by rows in %" PRId64 " runs of keys, ", cover->rows->start[cover->queries]);
+    else hd_text_add(out, "families %d, ", cover->families);
+    print_effort(out, &all, cover->kept_pairs);
+    hd_text_add(out, ", table bytes %" PRId64 "\n", all.table_bytes);
+    for (int k = 0; k < cover->families && !cover->rows; k++) print_family(out, cover, k, &family[k]);
+}

@@ -127,7 +127,8 @@ int64_t hd_group_key(const hd_group *, int64_t u);
 void hd_group_interval(const hd_family *, const hd_group *, int64_t t, int64_t *first, int64_t *last);
 /* The transpose: interval [*first, *last) of query indices that keep key index u of a group; empty: *first >= *last. */
 void hd_group_column(const hd_family *, const hd_group *, int64_t u, int64_t *first, int64_t *last);
-/* Families, groups, steps, intervals, kept pairs, table bytes: what --dump=patterns shows. */
+/* Totals, then families: kept pairs beside causal attention's, groups, steps, intervals; and, for kernels of 16 lanes, about how
+ * many tiles, pairs computed but not kept, and table bytes: what --dump=patterns shows. */
 void hd_cover_print(const hd_cover *, hd_text *);
 
 #endif

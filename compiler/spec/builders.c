@@ -105,8 +105,55 @@ static hd_node **to_nodes(lua_State *L, int index, int *count, const char *what)
     return nodes;
 }
 
+/* A field that is a list of numbers; NULL without it. */
+static const double *numbers_field(lua_State *L, int index, const char *key)
+{
+    lua_getfield(L, index, key);
+    double *list = NULL;
+    if (lua_istable(L, -1)) {
+        const int count = (int)lua_rawlen(L, -1);
+        list = HD_NEW_ARRAY(double, count + 1);
+        for (int i = 0; i < count; i++) {
+            lua_rawgeti(L, -1, i + 1);
+            list[i] = lua_tonumber(L, -1);
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 1);
+    return list;
+}
+
+/* buckets = { first, buckets, of = { bucket of distance first, first + 1, ... } } */
+static const hd_buckets *to_buckets(lua_State *L, int index)
+{
+    hd_buckets *b = NULL;
+    lua_getfield(L, index, "buckets");
+    if (lua_istable(L, -1)) {
+        const int at = lua_gettop(L);
+        b = HD_NEW(hd_buckets);
+        b->first = integer_field(L, at, "first"), b->buckets = integer_field(L, at, "buckets");
+        lua_getfield(L, at, "of");
+        b->count = (int64_t)lua_rawlen(L, -1);
+        int32_t *bucket = HD_NEW_ARRAY(int32_t, b->count);
+        for (int64_t i = 0; i < b->count; i++) {
+            lua_rawgeti(L, -1, i + 1);
+            bucket[i] = (int32_t)lua_tointeger(L, -1);
+            lua_pop(L, 1);
+        }
+        b->bucket = bucket;
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return b;
+}
+
 static void to_attention(lua_State *L, int index, hd_attr *attr)
 {
+    attr->attention.softcap = number_field(L, index, "softcap", 0);
+    attr->attention.alibi = numbers_field(L, index, "alibi");
+    attr->attention.offset = integer_field(L, index, "offset");
+    attr->attention.buckets = to_buckets(L, index);
+    attr->attention.with = (unsigned)integer_field(L, index, "with");
     attr->attention.heads = (int)integer_field(L, index, "heads");
     attr->attention.kv_heads = (int)integer_field(L, index, "kv_heads");
     attr->attention.head_dim = (int)integer_field(L, index, "head_dim");
@@ -137,6 +184,12 @@ static hd_attr to_attr(lua_State *L, hd_op op, int index)
         attr.param.init.kind = (hd_init_kind)integer_field(L, index, "init");
         attr.param.init.scale = number_field(L, index, "scale", 0);
         attr.param.decay = flag_field(L, index, "decay");
+        break;
+    case HD_OP_table: attr.table.value = numbers_field(L, index, "values"); break;
+    case HD_OP_key_bounds:
+        attr.bounds.documents = flag_field(L, index, "documents");
+        attr.bounds.queries = integer_field(L, index, "queries");
+        attr.bounds.keys = integer_field(L, index, "keys");
         break;
     case HD_OP_constant: attr.constant.value = number_field(L, index, "value", 0); break;
     case HD_OP_dropout:
@@ -271,6 +324,28 @@ static int gradients(lua_State *L)
     lua_createtable(L, count, 0);
     for (int i = 0; i < count; i++) {
         push_node(L, gradient[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* attention_gradients(inputs, { out, lse, d_out }, attributes [, name]) -> list: the gradient of each input, false for bounds */
+static int attention_gradients(lua_State *L)
+{
+    hd_spec_state *state = hd_sandbox_state(L);
+    lua_settop(L, 4);
+    int inputs, results;
+    hd_node **input = to_nodes(L, 1, &inputs, "attention_gradient: input"), **result_node = to_nodes(L, 2, &results, "attention_gradient: result");
+    hd_node **gradient = HD_NEW_ARRAY(hd_node *, inputs + 1);
+    const hd_attr attr = to_attr(L, HD_OP_attention, 3);
+    state->graph->scope = lua_isstring(L, 4) ? hd_strdup(lua_tostring(L, 4)) : NULL;
+    hd_attention_gradients(state->graph, state->where, &attr, inputs, input, result_node[0], result_node[1], result_node[2], NULL, gradient);
+    state->graph->scope = NULL;
+    hd_builders_check_memory(L);
+    lua_createtable(L, inputs, 0);
+    for (int i = 0; i < inputs; i++) {
+        if (gradient[i]) push_node(L, gradient[i]);
+        else lua_pushboolean(L, false);
         lua_rawseti(L, -2, i + 1);
     }
     return 1;
@@ -456,6 +531,7 @@ void hd_builders_open(lua_State *L)
 {
     static const luaL_Reg function[] = {
         { "add", add }, { "result", result }, { "is_node", is_node }, { "about", about }, { "block", block }, { "gradients", gradients },
+        { "attention_gradients", attention_gradients },
         { "without_dropout", without_dropout }, { "entry", entry }, { "train_step", train_step }, { "inputs_of", inputs_of },
         { "is_causal", is_causal }, { "model", model }, { "config", config }, { "overrides", overrides },
         { "fail", fail }, { "where", where }, { NULL, NULL },

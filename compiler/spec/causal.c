@@ -49,6 +49,13 @@ static int through_attention(const hd_node *node, const int *axis)
     const hd_shape *q = &node->input[0]->shape, *k = &node->input[1]->shape;
     for (int i = 0; i < 3; i++)
         if (axis[node->input[i]->id] != q->rank - 2) return MIXED;
+    for (int i = 3; i < node->inputs; i++) {
+        /* a key's own bias, and a query's own bounds, may follow from the tokens there; all else is the same for every input */
+        const int at = axis[node->input[i]->id];
+        const bool key = i == hd_attention_input(node, HD_WITH_KEY_BIAS) && at == node->input[i]->shape.rank - 1 && at == 1;
+        const bool query = i == hd_attention_input(node, HD_WITH_BOUNDS) && at == 1;
+        if (at != NO_POSITIONS && !key && !query) return MIXED;
+    }
     for (int p = 0; p < node->attr.attention.patterns; p++)
         if (!hd_pattern_causal(node->attr.attention.pattern[p], q->size[q->rank - 2], k->size[k->rank - 2])) return MIXED;
     return q->rank - 2;
@@ -68,6 +75,8 @@ static int position_axis(const hd_node *node, const int *axis)
     case HD_OP_embedding: return at == NO_POSITIONS ? axis[node->input[1]->id] : MIXED;
     case HD_OP_matmul: return through_matmul(node, at, axis[node->input[1]->id]);
     case HD_OP_attention: return through_attention(node, axis);
+    /* the end of a document is known only later, but a causal query reads no key that late */
+    case HD_OP_key_bounds: return node->attr.bounds.documents && at == 1 ? 1 : MIXED;
     case HD_OP_softmax: return at == last_axis(node) ? MIXED : at;
     case HD_OP_layer_norm:
     case HD_OP_rms_norm:

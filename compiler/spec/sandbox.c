@@ -324,9 +324,10 @@ static int open_libraries(lua_State *L)
     lua_pushvalue(L, -3);
     lua_pushvalue(L, -3);
     lua_call(L, 2, 1);
+    load_library(L, "attention.lua");
     load_library(L, "heddle.lua");
-    lua_insert(L, -4);
-    lua_call(L, 3, 1);
+    lua_insert(L, -5);
+    lua_call(L, 4, 1);
     lua_setfield(L, -2, "heddle");
     lua_pushcclosure(L, require, 1);
     lua_setglobal(L, "require");

@@ -53,6 +53,7 @@ int hd_command_sample(int argc, char **argv);
 int hd_command_run(int argc, char **argv);
 int hd_command_info(int argc, char **argv);
 int hd_command_bench(int argc, char **argv);
+int hd_command_attention(int argc, char **argv);
 
 /* The memory of training: what train maps and info prints. where pointers may be NULL for info. */
 enum { HD_TRAIN_AREAS = 6 };

@@ -39,7 +39,49 @@ typedef struct hd_entry_info {
     double flops;
 } hd_entry_info;
 
-typedef struct hd_pattern_info { const char *name; int64_t queries, keys, kept_pairs; double density; } hd_pattern_info;
+/* The families of a pattern's cover, or else its rows. A family is a loop over `groups`; group g pairs queries with keys:
+ *   query t at position q_start(g) + q_step t, below min(q_end(g), queries); it keeps the key indices u of
+ *   max(0, lo(g) + lo_mul floor((t + lo_phase) / lo_div)) <= u < min(keys of the group, hi(g) + hi_mul floor((t + hi_phase) / hi_div))
+ *   key u at position k_start(g) + k_step floor(u / k_run) + u mod k_run, below min(k_end(g), keys)
+ * value(g) = base + per_group (g mod inner) + per_outer floor(g / inner), and with table 1 or 2 + table[floor(g / inner) + table - 1].
+ * rows: numbers below 128 in one byte, others 7 bits a byte, low ones first, bit 7 set in all but the last; of each row the number of
+ * runs of keys, and of each run its distance from the end of the one before (from key 0) and its length. NULL: too long to carry. */
+typedef struct hd_affine { int64_t base, per_group, per_outer; int table; } hd_affine;
+typedef struct hd_family {
+    int64_t groups, inner;
+    hd_affine q_start, q_end, k_start, k_end;
+    int64_t q_step, k_step, k_run;
+    hd_affine lo, hi;
+    int64_t lo_mul, lo_div, lo_phase, hi_mul, hi_div, hi_phase;
+    const int64_t *table;
+} hd_family;
+typedef struct hd_pattern_info {
+    const char *name;
+    int64_t queries, keys, kept_pairs;
+    double density;
+    int families; const hd_family *family;
+    const char *rows;
+} hd_pattern_info;
+
+/* Where an operand of sequence 0 lies while a step runs: byte `offset` of an area, then elements by these strides. */
+typedef enum hd_place { HD_NOWHERE, HD_IN_SCRATCH, HD_IN_WEIGHTS, HD_IN_TENSOR } hd_place;
+typedef struct hd_operand { hd_place place; int tensor; int64_t offset, head, row; } hd_operand;
+
+/* One attention op of entry `forward`: when call `step` starts, its operands are in place. The score of a pair, d = i + offset - j:
+ *   s = scale q_i . k_j;  s = softcap tanh(s / softcap) if softcap;  s -= alibi[head] |d|;
+ *   s += bias[head][bucket[clamp(d - first, 0, count - 1)]];  s += key_bias[j];  s += edge_bias[head][e], e the pair's number, by query and key
+ * sinks[head]: one more score of every query, without a value. bounds: query i keeps only keys from bounds[i][0] to below bounds[i][1]. */
+typedef struct hd_attention_info {
+    const char *name, *where;
+    int step;
+    int64_t heads, kv_heads, head_dim, queries, keys;
+    double scale, softcap;
+    const double *alibi;                       /* [heads], or NULL */
+    int64_t offset, first, count;
+    const int32_t *bucket;                     /* [count], or NULL */
+    const int *pattern;                        /* [heads]: index among the model's patterns */
+    hd_operand q, k, sinks, bias, key_bias, edge_bias, bounds;
+} hd_attention_info;
 
 /* Defaults of the spec's hd.training; --KEY VALUE overrides each. */
 typedef struct hd_training_info {
@@ -59,6 +101,7 @@ typedef struct hd_model_info {
     int entries; const hd_entry_info *entry;
     int patterns; const hd_pattern_info *pattern;
     int configs; const char *const (*config)[2];
+    int attentions; const hd_attention_info *attention;
     hd_training_info training;
 } hd_model_info;
 

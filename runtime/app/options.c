@@ -89,6 +89,7 @@ int hd_options_parse(hd_command *command, int argc, char **argv)
             command->positional[positionals++] = text;
             continue;
         }
+        if (strcmp(text, "-o") == 0 && find(command, "out", 3)) text = "--out";
         if (text[1] != '-') fail_unknown(command, "unknown flag", text);
         const char *name = text + 2, *equals = strchr(name, '=');
         hd_option *option = find(command, name, equals ? (size_t)(equals - name) : strlen(name));

@@ -1,4 +1,4 @@
-/* Command line flags as tables: --name value, --name=value; '-' and '_' in names are the same. */
+/* Command line flags as tables: --name value, --name=value; '-' and '_' in names are the same; -o is --out. */
 #ifndef HD_OPTIONS_H
 #define HD_OPTIONS_H
 

@@ -66,30 +66,34 @@ static double compare(const char *got_file, const char *got_name, const char *wa
 
 /* ---- attention ---- */
 
-static const struct { const char *file; int heads, kv_heads, keys; int64_t kept; } patterns[] = {
-    { "causal",              1, 1, 192, 18528 },
-    { "full",                1, 1, 192, 36864 },
-    { "local",               1, 1, 192,  2952 },
-    { "local_bidirectional", 1, 1, 192,  3192 },
-    { "strided_column",      1, 1, 192,  1248 },
-    { "strided_union",       1, 1, 192,  4008 },
-    { "dilated",             1, 1, 192,  2712 },
-    { "fixed_block",         1, 1, 192,  1632 },
-    { "fixed_summary",       1, 1, 192,  3240 },
-    { "fixed_union",         1, 1, 192,  4800 },
-    { "prefix_lm",           1, 1, 192, 18718 },
-    { "documents",           1, 1, 192,  3783 },
-    { "longformer",          1, 1, 192,  4268 },
-    { "sinks_window",        1, 1, 192,  3650 },
-    { "axial_row",           1, 1, 192,  1248 },
-    { "axial_column",        1, 1, 192,  1632 },
-    { "natten_causal_2d",    1, 1, 192,  3696 },
-    { "bigbird_causal",      1, 1, 192,  7551 },
-    { "graph",               1, 1, 192,  9918 },
-    { "attr_gqa",            4, 2, 192,     0 },
-    { "attr_cross_full",     2, 2, 103,     0 },
-    { "attr_cross_bottom_right", 2, 2, 103, 0 },
-    { "attr_per_head",       3, 3, 192,     0 },
+static const struct { const char *file; int heads, kv_heads, keys; int64_t kept; const char *gradient; } patterns[] = {
+    { "causal",              1, 1, 192, 18528, NULL },
+    { "full",                1, 1, 192, 36864, NULL },
+    { "local",               1, 1, 192,  2952, NULL },
+    { "local_bidirectional", 1, 1, 192,  3192, NULL },
+    { "strided_column",      1, 1, 192,  1248, NULL },
+    { "strided_union",       1, 1, 192,  4008, NULL },
+    { "dilated",             1, 1, 192,  2712, NULL },
+    { "fixed_block",         1, 1, 192,  1632, NULL },
+    { "fixed_summary",       1, 1, 192,  3240, NULL },
+    { "fixed_union",         1, 1, 192,  4800, NULL },
+    { "prefix_lm",           1, 1, 192, 18718, NULL },
+    { "documents",           1, 1, 192,  3783, NULL },
+    { "longformer",          1, 1, 192,  4268, NULL },
+    { "sinks_window",        1, 1, 192,  3650, NULL },
+    { "axial_row",           1, 1, 192,  1248, NULL },
+    { "axial_column",        1, 1, 192,  1632, NULL },
+    { "natten_causal_2d",    1, 1, 192,  3696, NULL },
+    { "bigbird_causal",      1, 1, 192,  7551, NULL },
+    { "graph",               1, 1, 192,  9918, NULL },
+    { "attr_gqa",            4, 2, 192,     0, NULL },
+    { "attr_cross_full",     2, 2, 103,     0, NULL },
+    { "attr_cross_bottom_right", 2, 2, 103, 0, NULL },
+    { "attr_per_head",       3, 3, 192,     0, NULL },
+    { "attr_sinks",          2, 2, 192,     0, "dsink" },
+    { "attr_alibi",          4, 4, 192,     0, NULL },
+    { "attr_relative_bias",  2, 2, 192,     0, "dtable" },
+    { "attr_softcap",        2, 2, 192,     0, NULL },
 };
 
 /* Writes the reference's mask, a tensor of bytes, to a file; false if it has none for one head. */
@@ -123,7 +127,7 @@ static void attention_of_every_pattern_agrees_with_the_reference(void **state)
             wrong++;
             continue;
         }
-        static const struct { const char *entry, *output[4]; } entries[] = { { "forward", { "o", "lse" } }, { "backward", { "dq", "dk", "dv" } } };
+        const struct { const char *entry, *output[5]; } entries[] = { { "forward", { "o", "lse" } }, { "backward", { "dq", "dk", "dv", patterns[i].gradient } } };
         for (int e = 0; e < 2; e++) {
             if (command("%s run %s --in %s --out %s", program, entries[e].entry, want, out)) {
                 print_message("%s %s: %s\n", name, entries[e].entry, said);
@@ -132,7 +136,7 @@ static void attention_of_every_pattern_agrees_with_the_reference(void **state)
             }
             for (int k = 0; entries[e].output[k]; k++) {
                 const double share = compare(out, entries[e].output[k], want, entries[e].output[k]);
-                print_message("%-20s %-4s worst error %.1e of the largest\n", name, entries[e].output[k], share);
+                print_message("%-20s %-6s worst error %.1e of the largest\n", name, entries[e].output[k], share);
                 wrong += !(share <= attention_share);
             }
         }

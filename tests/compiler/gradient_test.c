@@ -23,14 +23,15 @@ static const hd_pattern causal = { .kind = HD_PATTERN_CAUSAL }, window = { .kind
                         either = { .kind = HD_PATTERN_OR, .a = &window, .b = &stride },
                         strided = { .kind = HD_PATTERN_AND, .a = &causal, .b = &either },
                         past = { .kind = HD_PATTERN_MINUS, .a = &causal, .b = &(const hd_pattern){ .kind = HD_PATTERN_WINDOW } };   /* row 0 has no keys */
-static const hd_pattern *const one_pattern[] = { &strided }, *const two_patterns[] = { &strided, &past }, *const full_pattern[] = { &full };
+static const hd_pattern *const one_pattern[] = { &strided }, *const two_patterns[] = { &strided, &past }, *const full_pattern[] = { &full }, *const past_pattern[] = { &past };
+static const hd_buckets five_distances = { .first = -1, .count = 5, .buckets = 3, .bucket = (const int32_t[]){ 0, 0, 1, 2, 2 } };
 
 /* One op under test. Values of inputs lie in [low, high]; ids are below `ids`. `shape`: for ops that need their result's. */
 static const struct row {
     hd_op op;
     const char *why;
     int inputs;
-    hd_shape input[3];
+    hd_shape input[8];
     double low, high;
     hd_attr attr;
     hd_shape shape;
@@ -92,6 +93,15 @@ static const struct row {
       .attr.attention = { .heads = 2, .heads_first = true, .patterns = 2, .pattern = (const hd_pattern **)two_patterns } },
     { .op = HD_OP_attention, .why = "two heads share one of k and v; other lengths", .inputs = 3, .input = { SHAPE(3, 12), SHAPE(5, 6), SHAPE(5, 6) }, .low = -2, .high = 2,
       .attr.attention = { .heads = 4, .kv_heads = 2, .patterns = 1, .pattern = (const hd_pattern **)full_pattern } },
+    { .op = HD_OP_attention, .why = "everything a score may take in", .inputs = 8, .low = -2, .high = 2,
+      .input = { SHAPE(2, 7, 6), SHAPE(2, 7, 6), SHAPE(2, 7, 6), SHAPE(2), SHAPE(2, 3), SHAPE(2, 7), SHAPE(2, 23), SHAPE(2, 7, 2) },
+      .attr.attention = { .heads = 2, .softcap = 1.5, .alibi = (const double[]){ 0.5, 0.25 }, .offset = 1, .buckets = &five_distances, .patterns = 1, .pattern = (const hd_pattern **)one_pattern,
+                          .with = HD_WITH_SINKS | HD_WITH_BIAS | HD_WITH_KEY_BIAS | HD_WITH_EDGE_BIAS | HD_WITH_BOUNDS } },
+    { .op = HD_OP_attention, .why = "biases that heads and sequences share; heads first", .inputs = 6, .low = -2, .high = 2,
+      .input = { SHAPE(2, 2, 5, 3), SHAPE(2, 1, 5, 3), SHAPE(2, 1, 5, 3), SHAPE(2), SHAPE(5), SHAPE(14) },
+      .attr.attention = { .heads = 2, .kv_heads = 1, .heads_first = true, .patterns = 1, .pattern = (const hd_pattern **)one_pattern, .with = HD_WITH_SINKS | HD_WITH_KEY_BIAS | HD_WITH_EDGE_BIAS } },
+    { .op = HD_OP_attention, .why = "sinks where a row has no keys; no axes before the positions", .inputs = 4, .input = { SHAPE(4, 4), SHAPE(4, 4), SHAPE(4, 4), SHAPE(2) }, .low = -2, .high = 2,
+      .attr.attention = { .heads = 2, .patterns = 1, .pattern = (const hd_pattern **)past_pattern, .with = HD_WITH_SINKS } },
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -123,6 +133,7 @@ static hd_entry *entry_of(hd_graph *graph, const char *name, int outputs, hd_nod
 
 static bool is_ids(const struct row *c, int i)
 {
+    if (c->op == HD_OP_attention) return i == 7;
     return i == 1 && (c->op == HD_OP_embedding || c->op == HD_OP_cross_entropy || c->op == HD_OP_dropout);
 }
 
@@ -132,8 +143,8 @@ static double worst_error(const struct row *c)
 {
     hd_graph *graph = hd_graph_new("test.lua");
     hd_eval *eval = NULL;
-    hd_node *input[3], *gradient[3], *tensor[3];
-    double *value[3];
+    hd_node *input[8], *gradient[8], *tensor[8];
+    double *value[8];
     int tensors = 0;
     for (int i = 0; i < c->inputs; i++) {
         input[i] = source(graph, HD_OP_input, hd_format("x%d", i), is_ids(c, i) ? HD_I32 : HD_F32, &c->input[i], NULL);
@@ -152,6 +163,7 @@ static double worst_error(const struct row *c)
         for (int64_t e = 0; e < n; e++) {
             value[i][e] = uniform((uint64_t)(i + 1) * 31 + (uint64_t)c->op, (uint64_t)e, c->low, c->high);
             if (is_ids(c, i)) value[i][e] = floor(uniform(99, (uint64_t)e, c->op == HD_OP_cross_entropy ? -1 : 0, c->ids));
+            if (c->op == HD_OP_attention && is_ids(c, i)) value[i][e] = (double)(e / 2 % c->input[i].size[1] / 2 + (e % 2 ? 2 : 0));      /* two keys from the query's half on */
             if (c->op == HD_OP_where && i == 0) value[i][e] = value[i][e] > 0;
         }
         hd_eval_set(eval, input[i], value[i]);

@@ -29,6 +29,8 @@ static const hd_pattern causal = { .kind = HD_PATTERN_CAUSAL }, window = { .kind
                         past = { .kind = HD_PATTERN_MINUS, .a = &causal, .b = &own };
 static const hd_pattern *const one_pattern[] = { &strided }, *const two_patterns[] = { &strided, &past };
 
+static const hd_buckets two_buckets = { .first = -1, .count = 4, .buckets = 2, .bucket = (const int32_t[]){ 1, 0, 1, 0 } };
+
 static hd_node *tensor(hd_graph *graph, const char *name, hd_dtype dtype, hd_shape shape)
 {
     hd_node *node = hd_graph_add(graph, HD_OP_input, (hd_where){ "m.lua", 1 }, dtype, &shape, 0, NULL, NULL);
@@ -190,6 +192,25 @@ static const struct bad {
     { "attention: kv_heads 4 does not divide heads 6; valid: 1, 2, 3, 6", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .heads = 6, .kv_heads = 4, .patterns = 1 } }, NULL, SCALAR, false, 0 },
     { "attention: 3 patterns for 4 heads; give one, or one for each head", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .heads = 4, .patterns = 3 } }, NULL, SCALAR, false, 0 },
     { "attention: q [2, 16, 12] and k [3, 16, 12] do not match: the axes before the last 2 must be equal", HD_OP_attention, 3, { SHAPE(2, 16, 12), SHAPE(3, 16, 12), SHAPE(3, 16, 12) }, { .attention = { .heads = 4, .patterns = 1 } }, NULL, SCALAR, false, 0 },
+    { "attention: 3 inputs given; it takes 4", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .heads = 4, .patterns = 1, .with = HD_WITH_SINKS } }, NULL, SCALAR, false, 0 },
+    { "attention: sinks is [3]; it must be [4], one logit for each head", HD_OP_attention, 4, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12), SHAPE(3) }, { .attention = { .heads = 4, .patterns = 1, .with = HD_WITH_SINKS } }, NULL, SCALAR, false, 0 },
+    { "attention: bias is [4, 3]; it must be [4, 2] (heads, buckets of distances)", HD_OP_attention, 4, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12), SHAPE(4, 3) },
+      { .attention = { .heads = 4, .patterns = 1, .with = HD_WITH_BIAS, .buckets = &two_buckets } }, NULL, SCALAR, false, 0 },
+    { "attention: key_bias is [12]; it must be [16] (keys), or [2, 16] (sequences, keys)", HD_OP_attention, 4, { SHAPE(2, 16, 12), SHAPE(2, 16, 12), SHAPE(2, 16, 12), SHAPE(12) },
+      { .attention = { .heads = 4, .patterns = 1, .with = HD_WITH_KEY_BIAS } }, NULL, SCALAR, false, 0 },
+    { "attention: edge_bias is [5]; it must be [10] (pairs that the pattern keeps), or [2, 10] (heads, pairs that the pattern keeps)", HD_OP_attention, 4, { SHAPE(4, 2), SHAPE(4, 2), SHAPE(4, 2), SHAPE(5) },
+      { .attention = { .heads = 2, .patterns = 1, .pattern = (const hd_pattern *[]){ &causal }, .with = HD_WITH_EDGE_BIAS } }, NULL, SCALAR, false, 0 },
+    { "attention: edge_bias counts the pairs of one pattern; the heads have 2", HD_OP_attention, 4, { SHAPE(4, 2), SHAPE(4, 2), SHAPE(4, 2), SHAPE(5) },
+      { .attention = { .heads = 2, .patterns = 2, .pattern = (const hd_pattern **)two_patterns, .with = HD_WITH_EDGE_BIAS } }, NULL, SCALAR, false, 0 },
+    { "attention: bounds is [16, 2]; it must be [2, 16, 2] (sequences, queries, first and end)", HD_OP_attention, 4, { SHAPE(2, 16, 12), SHAPE(2, 16, 12), SHAPE(2, 16, 12), SHAPE(16, 2) },
+      { .attention = { .heads = 4, .patterns = 1, .with = HD_WITH_BOUNDS } }, NULL, SCALAR, false, 8 },
+    { "attention: softcap is -1; it must be above 0 and finite", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .heads = 4, .patterns = 1, .softcap = -1 } }, NULL, SCALAR, false, 0 },
+    { "attention: the ALiBi slope of head 1 is inf; slopes must be finite", HD_OP_attention, 3, { SHAPE(16, 4), SHAPE(16, 4), SHAPE(16, 4) }, { .attention = { .heads = 2, .patterns = 1, .alibi = (const double[]){ 1, INFINITY } } }, NULL, SCALAR, false, 0 },
+    { "key_bounds: documents is [2, 5]; it must be [sequences, 6], the id of every position", HD_OP_key_bounds, 1, { SHAPE(2, 5) }, { .bounds = { true, 6, 6 } }, NULL, SCALAR, false, 1 },
+    { "key_bounds: documents need as many keys as queries, not 7 and 6", HD_OP_key_bounds, 1, { SHAPE(2, 6) }, { .bounds = { true, 6, 7 } }, NULL, SCALAR, false, 1 },
+    { "key_bounds: lengths is [2, 1]; it must be [sequences], how many keys each has", HD_OP_key_bounds, 1, { SHAPE(2, 1) }, { .bounds = { false, 6, 6 } }, NULL, SCALAR, false, 1 },
+    { "key_bounds: lengths [2] must be i32, not f32", HD_OP_key_bounds, 1, { SHAPE(2) }, { .bounds = { false, 6, 6 } }, NULL, SCALAR, false, 0 },
+    { "table: 65537 numbers; a list becomes part of the program and may have 65536", HD_OP_table, 0, { SCALAR }, { { 0 } }, NULL, SHAPE(65537), true, 0 },
     { "attention: heads is 0; it must be 1 to 65536", HD_OP_attention, 3, { SHAPE(16, 12), SHAPE(16, 12), SHAPE(16, 12) }, { .attention = { .patterns = 1 } }, NULL, SCALAR, false, 0 },
     { "add: a [4, 256] and b [128, 64] do not match: counted from the last axis, axis 1 has sizes 256 and 64; they must be equal, or one of them 1", HD_OP_add, 2, { SHAPE(4, 256), SHAPE(128, 64) }, { { 0 } }, NULL, SCALAR, false, 0 },
     { "add: b [4] is i32; it must be f32", HD_OP_add, 2, { SHAPE(4), SHAPE(4) }, { { 0 } }, NULL, SCALAR, false, 2 },
@@ -310,6 +331,103 @@ static void attention_equals_a_dense_masked_loop(void **state)
                     assert_true(sum > 0 ? fabs(got - log(sum)) < 1e-12 : got == -INFINITY);
                 }
     }
+}
+
+/* Every term of the score, pairs counted by looking at all of them, against the formula written out for [2][4 heads][9][7 keys]. */
+static void scores_take_in_what_the_graph_says(void **state)
+{
+    (void)state;
+    enum { STACK = 2, HEADS = 4, Q = 9, K = 7, D = 3, OFFSET = -2, EXTRAS = 5 };
+    const int64_t pairs = hd_pattern_kept_pairs(&strided, Q, K);
+    for (int variant = 0; variant < 2; variant++) {
+        const bool each = variant == 1;        /* a bias for each sequence, for each head */
+        hd_graph *graph = hd_graph_new("m.lua");
+        hd_shape shape[3 + EXTRAS] = { SHAPE(STACK, HEADS, Q, D), SHAPE(STACK, HEADS, K, D), SHAPE(STACK, HEADS, K, D), SHAPE(HEADS), SHAPE(HEADS, 2), { 1, { K } }, { 1, { pairs } }, SHAPE(STACK, Q, 2) };
+        if (each) shape[5] = (hd_shape){ 2, { STACK, K } }, shape[6] = (hd_shape){ 2, { HEADS, pairs } };
+        hd_node *input[3 + EXTRAS];
+        for (int i = 0; i < 3 + EXTRAS; i++) input[i] = tensor(graph, "x", i == 7 ? HD_I32 : HD_F32, shape[i]);
+        const double slope[HEADS] = { 0.5, 0.25, 0, -1 };
+        hd_attr attr = { .attention = { .heads = HEADS, .scale = 0.7, .heads_first = true, .patterns = 1, .pattern = (const hd_pattern **)one_pattern, .softcap = 2, .alibi = slope, .offset = OFFSET,
+                                        .buckets = &two_buckets, .with = HD_WITH_SINKS | HD_WITH_BIAS | HD_WITH_KEY_BIAS | HD_WITH_EDGE_BIAS | HD_WITH_BOUNDS } };
+        hd_node *out = hd_graph_add(graph, HD_OP_attention, (hd_where){ "m.lua", 2 }, HD_F32, NULL, 3 + EXTRAS, input, &attr), *lse = hd_graph_result(graph, out, 1);
+        hd_entry *entry = hd_graph_entry(graph, "forward");
+        entry->outputs = 2;
+        entry->output = (hd_named[]){ { "out", out }, { "lse", lse } };
+        hd_eval *eval = hd_eval_new(graph);
+        double *x[3 + EXTRAS];
+        for (int i = 0; i < 3 + EXTRAS; i++) {
+            x[i] = HD_NEW_ARRAY(double, hd_elements(&shape[i]));
+            for (int64_t e = 0; e < hd_elements(&shape[i]); e++) x[i][e] = i == 7 ? (double)(e % 2 ? e / 2 % Q - 1 : e / 2 % Q / 2) : value_of((uint64_t)i + 1, e);
+            hd_eval_set(eval, input[i], x[i]);
+        }
+        hd_eval_entry(eval, entry);
+        for (int s = 0; s < STACK; s++)
+            for (int h = 0; h < HEADS; h++)
+                for (int i = 0, pair = 0; i < Q; i++) {
+                    const int64_t row = (s * HEADS + h) * Q + i;
+                    double sum = exp(x[3][h]), want[D] = { 0 };
+                    for (int j = 0; j < K; j++) {
+                        if (!hd_pattern_keeps(&strided, i, j)) continue;
+                        const int64_t key = (s * HEADS + h) * K + j, e = pair++;
+                        const int d = i + OFFSET - j;
+                        if (j < i / 2 || j >= i - 1) continue;
+                        double score = 0;
+                        for (int t = 0; t < D; t++) score += 0.7 * x[0][row * D + t] * x[1][key * D + t];
+                        score = 2 * tanh(score / 2) - slope[h] * abs(d);
+                        score += x[4][h * 2 + (d <= -1 ? 1 : d == 0 ? 0 : d == 1 ? 1 : 0)];
+                        score += x[5][each ? s * K + j : j] + x[6][each ? h * pairs + e : e];
+                        for (int t = 0; t < D; t++) want[t] += exp(score) * x[2][key * D + t];
+                        sum += exp(score);
+                    }
+                    for (int t = 0; t < D; t++) assert_true(fabs(want[t] / sum - eval->value[out->id][row * D + t]) < 1e-12);
+                    assert_true(fabs(eval->value[lse->id][row] - log(sum)) < 1e-12);      /* rows 0 and 1 have no key: the sink alone */
+                }
+        hd_eval_free(eval);
+    }
+}
+
+static void bounds_follow_from_lengths_and_documents(void **state)
+{
+    (void)state;
+    hd_graph *graph = hd_graph_new("m.lua");
+    hd_node *lengths = tensor(graph, "l", HD_I32, (hd_shape)SHAPE(4)), *documents = tensor(graph, "d", HD_I32, (hd_shape)SHAPE(1, 6));
+    hd_attr by_length = { .bounds = { false, 2, 5 } }, by_document = { .bounds = { true, 6, 6 } };
+    hd_node *a = hd_graph_add(graph, HD_OP_key_bounds, lengths->where, HD_F32, NULL, 1, &lengths, &by_length), *b = hd_graph_add(graph, HD_OP_key_bounds, lengths->where, HD_F32, NULL, 1, &documents, &by_document);
+    assert_int_equal(a->dtype, HD_I32);
+    hd_entry *entry = hd_graph_entry(graph, "f");
+    entry->outputs = 2;
+    entry->output = (hd_named[]){ { "a", a }, { "b", b } };
+    hd_eval *eval = hd_eval_new(graph);
+    hd_eval_set(eval, lengths, (double[]){ 3, 0, -7, 2147483647 });      /* run-time data may be anything */
+    hd_eval_set(eval, documents, (double[]){ 4, 4, 9, -1, -1, 4 });
+    hd_eval_entry(eval, entry);
+    assert_memory_equal(eval->value[a->id], ((double[]){ 0, 3, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 5 }), 16 * sizeof(double));
+    assert_memory_equal(eval->value[b->id], ((double[]){ 0, 2, 0, 2, 2, 3, 3, 5, 3, 5, 5, 6 }), 12 * sizeof(double));
+    hd_eval_free(eval);
+}
+
+/* Where every score is -inf, a row is as one without keys: nothing, and not NaN. */
+static void a_row_of_infinite_scores_is_empty(void **state)
+{
+    (void)state;
+    hd_graph *graph = hd_graph_new("m.lua");
+    hd_node *input[4], *d[4];
+    for (int i = 0; i < 4; i++) input[i] = tensor(graph, "x", HD_F32, i < 3 ? (hd_shape)SHAPE(2, 1) : (hd_shape)SHAPE(2));
+    const hd_pattern *pattern[] = { &causal };
+    hd_attr attr = { .attention = { .heads = 1, .patterns = 1, .pattern = pattern, .with = HD_WITH_KEY_BIAS } };
+    hd_node *out = hd_graph_add(graph, HD_OP_attention, (hd_where){ "m.lua", 2 }, HD_F32, NULL, 4, input, &attr), *lse = hd_graph_result(graph, out, 1);
+    hd_node *sum = hd_graph_add(graph, HD_OP_sum, out->where, HD_F32, NULL, 1, &out, &(hd_attr){ .reduce = { 3 } });
+    hd_gradients(graph, sum, 4, input, d);
+    hd_entry *entry = hd_graph_entry(graph, "f");
+    entry->outputs = 6;
+    entry->output = (hd_named[]){ { "out", out }, { "lse", lse }, { "dq", d[0] }, { "dk", d[1] }, { "dv", d[2] }, { "db", d[3] } };
+    hd_eval *eval = hd_eval_new(graph);
+    for (int i = 0; i < 4; i++) hd_eval_set(eval, input[i], i < 3 ? (double[]){ 1, 2 } : (double[]){ -INFINITY, 1 });
+    hd_eval_entry(eval, entry);
+    assert_true(eval->value[lse->id][0] == -INFINITY && eval->value[out->id][0] == 0 && eval->value[out->id][1] == 2);
+    for (int i = 2; i < 6; i++) assert_true(eval->value[entry->output[i].node->id][0] == 0);
+    assert_true(eval->value[d[2]->id][1] == 1);
+    hd_eval_free(eval);
 }
 
 static void a_key_outside_the_pattern_never_matters(void **state)
@@ -433,6 +551,9 @@ int main(void)
         cmocka_unit_test(wrong_shapes_name_both_operands_and_the_line),
         cmocka_unit_test(shapes_follow_from_inputs),
         cmocka_unit_test(attention_equals_a_dense_masked_loop),
+        cmocka_unit_test(scores_take_in_what_the_graph_says),
+        cmocka_unit_test(bounds_follow_from_lengths_and_documents),
+        cmocka_unit_test(a_row_of_infinite_scores_is_empty),
         cmocka_unit_test(a_key_outside_the_pattern_never_matters),
         cmocka_unit_test(broadcasting_reads_what_numpy_reads),
         cmocka_unit_test(only_what_an_entry_needs_is_evaluated),

@@ -231,6 +231,18 @@ static void a_spec_may_do_what_a_spec_needs(void **state)
           "local s = hd.scope('s') s:rms_norm('r', a) s:mlp('m', a, 16, { activation = 'silu', bias = false }) s:linear('io', a, 4, { layout = 'in_out' })\n" },
         { "grouped heads, a pattern per head", "local P, q, k = hd.pattern, hd.input('q', { 2, 8, 16 }), hd.input('k', { 2, 8, 8 })\n"
           "local o, lse = hd.attention(q, k, k, { heads = 4, kv_heads = 2, pattern = { P.full(), P.causal(), P.stride(2), P.window { keys = 1 } }, lse = true }) assert(lse.shape[2] == 4 and lse.shape[3] == 8)\n" },
+        { "all that scores may take in, and its gradients", "local P, q, k = hd.pattern, hd.input('q', { 2, 8, 16 }), hd.input('k', { 2, 8, 8 })\n"
+          "local sinks, bias, weights = hd.param('s', { 4 }), hd.param('b', { 4, 5 }), hd.param('w', { 36 })\n"
+          "local o = { heads = 4, kv_heads = 2, pattern = P.causal(), softcap = 5, alibi = true, offset = -2, sinks = sinks, bias = bias, max_distance = 2, multiplicity = { 1, 2, 3, 1, 2, 3, 1, 2.5 }, edge_bias = weights,\n"
+          "  documents = hd.input('d', { 2, 8 }, 'i32') }\n"
+          "local out = hd.attention(q, k, k, o) local ds, db, dw = hd.grad(hd.sum(out), { sinks, bias, weights }) assert(ds.shape[1] == 4 and db.shape[2] == 5 and dw.shape[1] == 36)\n"
+          "local d = { hd.attention_gradient(q, k, k, q, hd.input('l', { 2, 4, 8 }), q, o) } assert(#d == 6 and d[4].shape[1] == 4 and d[5].shape[2] == 5 and d[6].shape[1] == 36)\n" },
+        { "key biases of all or of each sequence, and with multiplicity", "local q, P = hd.input('q', { 2, 3, 8, 4 }), hd.pattern local one, each, times = hd.param('a', { 8 }), hd.param('b', { 6, 8 }), hd.input('t', { 6, 8 })\n"
+          "local l = hd.input('l', { 2, 3, 1, 8 }) for _, bias in ipairs { one, each } do\n"
+          "  local d = { hd.attention_gradient(q, q, q, q, l, q, { heads = 1, pattern = P.full(), key_bias = bias, multiplicity = times }) } assert(#d == 4 and #d[4].shape == #bias.shape and d[4].shape[#bias.shape] == 8)\n"
+          "end assert(select('#', hd.attention_gradient(q, q, q, q, l, q, { heads = 1, pattern = P.full(), multiplicity = times })) == 3)\n" },
+        { "relative bias to both sides", "local q = hd.input('q', { 8, 16 }) hd.attention(q, q, q, { heads = 2, pattern = hd.pattern.full(), bias = hd.param('b', { 2, 7 }), max_distance = 3 })\n"
+          "hd.attention(q, q, q, { heads = 2, pattern = hd.pattern.full(), bias = hd.param('t', { 2, 8 }), t5 = { buckets = 8 }, lengths = hd.input('n', { 1 }, 'i32'), alibi = { 1, 2 } })\n" },
         { "recompute gives what the function gives", "local a, b = hd.recompute(function(x, y) return x + y, x end, hd.input('a', { 2 }), hd.input('b', { 2 })) assert(a.shape[1] == 2 and b.name == 'a')\n" },
         { "config values have their types", "local c = hd.config { n = 4, x = 0.5, s = 'a', b = true, o = hd.one_of('p', 'q') } assert(math.type(c.n) == 'integer' and c.o == 'p' and c.b)\n" },
         { "inits", "local i = hd.scaled_by_depth(hd.sparse_transformer_init(2), 8) assert(i.scale == 0.25 / 4 and hd.sparse_transformer_init(4, 'paper').scale == 0.0625)\n" },
@@ -343,6 +355,8 @@ static void every_model_loads_with_many_options(void **state)
         { "models/attention.lua", "pattern=strided stride=16 length=144 heads=2 head_dim=16", 2, false },
         { "models/attention.lua", "pattern=stride stride=16 heads=4 kv_heads=2", 2, false },
         { "models/attention.lua", "pattern=window window=1 length=1", 2, false },
+        { "models/attention.lua", "pattern=strided length=96 stride=12 softcap=2.0 alibi=true sinks=true max_distance=7 key_bias=true edge_bias=true packed=true", 2, false },
+        { "models/attention.lua", "pattern=fixed length=96 stride=12 summary=2 offset=3 t5=32 multiplicity=3 lengths=true", 2, false },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         hd_graph *graph = load(cases[i].path, cases[i].overrides);
@@ -439,6 +453,11 @@ static void models_that_look_ahead_are_not_called_causal(void **state)
         { "shift", "hd.shift(x, hd.param('s', { 16 }))", true },
         { "reshape to heads and back", "hd.reshape(hd.reshape(x, { 2, 8, 2, 8 }):silu(), { 2, 8, 16 })", true },
         { "reshape that mixes", "hd.reshape(hd.reshape(x, { 2, 16, 8 }):silu(), { 2, 8, 16 })", false },
+        { "documents by the tokens' own ids", "hd.attention(x, x, x, { heads = 2, pattern = hd.pattern.causal(), documents = tokens, sinks = hd.param('s', { 2 }), bias = hd.param('b', { 2, 4 }), max_distance = 3 })", true },
+        { "a bias of keys by what they hold", "hd.attention(x, x, x, { heads = 2, pattern = hd.pattern.causal(), key_bias = hd.reshape(hd.slice(x, -1, 1, 1), { 2, 8 }) })", true },
+        { "documents do not make attention causal", "hd.attention(x, x, x, { heads = 2, pattern = hd.pattern.full(), documents = tokens })", false },
+        { "a bias of pairs from all positions", "hd.attention(x, x, x, { heads = 2, pattern = hd.pattern.causal(), edge_bias = hd.reshape(hd.slice(hd.mean(x, 2), -1, 1, 1), { 2, 1 }) * hd.fill(1, { 2, 36 }) })", false },
+        { "sinks from all positions", "hd.attention(x, x, x, { heads = 2, pattern = hd.pattern.causal(), sinks = hd.reshape(hd.slice(hd.mean(x, 2), -1, 1, 1), { 2 }) })", false },
         { "heads first", "hd.reshape(hd.transpose(hd.attention(h(x), h(x), h(x), { heads = 2, pattern = hd.pattern.causal(), layout = 'heads_first' }), { 1, 3, 2, 4 }), { 2, 8, 16 })", true },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -28,6 +28,31 @@ static const hd_pattern *residues(int64_t l, int64_t first, int64_t end) { retur
 static const hd_pattern *keys(int64_t end) { return make((hd_pattern){ .kind = HD_PATTERN_KEYS, .end = end }); }
 static const hd_pattern *and(const hd_pattern *a, const hd_pattern *b) { return make((hd_pattern){ .kind = HD_PATTERN_AND, .a = a, .b = b }); }
 static const hd_pattern *or(const hd_pattern *a, const hd_pattern *b) { return make((hd_pattern){ .kind = HD_PATTERN_OR, .a = a, .b = b }); }
+static const hd_pattern *natten(int64_t rows, int64_t columns)
+{
+    hd_grid *g = HD_NEW(hd_grid);
+    *g = (hd_grid){ .axes = 2, .axis = { { .kind = HD_AXIS_CLAMPED, .size = rows, .kernel = 3, .stride = 1, .dilation = 1 }, { .kind = HD_AXIS_WINDOW, .size = columns, .left = 2, .right = 1, .dilation = 1 } } };
+    return make((hd_pattern){ .kind = HD_PATTERN_GRID, .grid = g });
+}
+/* Every query reads a few keys that hash draws, some nothing. */
+static const hd_pattern *scattered(int64_t queries, int64_t columns)
+{
+    hd_key_lists *l = HD_NEW(hd_key_lists);
+    int64_t *start = HD_NEW_ARRAY(int64_t, queries + 1), runs = 0;
+    hd_interval *run = HD_NEW_ARRAY(hd_interval, queries * columns + 1);
+    for (int64_t i = 0; i < queries; i++) {
+        start[i] = runs;
+        for (int64_t j = 0; j < columns; j++) {
+            const int64_t pair[2] = { i, j };
+            if (i % 5 == 1 || (hd_hash(pair, sizeof pair, 1) >> 20) % 7) continue;
+            if (runs > start[i] && run[runs - 1].end == j) run[runs - 1].end++;
+            else run[runs++] = (hd_interval){ j, j + 1 };
+        }
+    }
+    start[queries] = runs;
+    *l = (hd_key_lists){ 1, queries, columns, start, run, "drawn edges" };
+    return make((hd_pattern){ .kind = HD_PATTERN_LIST, .list = l });
+}
 static const hd_pattern *strided(int64_t l) { return and(causal(), or(window(l - 1, 0), stride(l))); }
 static const hd_pattern *fixed(int64_t l, int64_t c) { return and(causal(), or(chunk(l), residues(l, l - c, l))); }
 
@@ -41,6 +66,12 @@ static int samples(sample *list)
     };
     static const int64_t size[][2] = { { 1, 1 }, { 2, 2 }, { 3, 3 }, { 17, 40 }, { 97, 97 }, { 131, 60 }, { 200, 200 } };
     int count = 0;
+    list[count++] = (sample){ natten(3, 3), 9, 9 };
+    list[count++] = (sample){ or(natten(9, 14), keys(3)), 130, 130 };
+    list[count++] = (sample){ natten(16, 12), 192, 200 };
+    list[count++] = (sample){ scattered(33, 97), 33, 97 };
+    list[count++] = (sample){ and(causal(), scattered(200, 131)), 200, 131 };
+    list[count++] = (sample){ scattered(1, 5), 1, 5 };
     for (unsigned p = 0; p < sizeof pattern / sizeof *pattern; p++)
         for (unsigned s = 0; s < sizeof size / sizeof *size; s++) list[count++] = (sample){ pattern[p], size[s][0], size[s][1] };
     return count;
@@ -294,16 +325,14 @@ static void mistakes_get_one_line(void **state)
 {
     (void)state;
     const char *h = heddle();
-    static const char plain[] =
-        "local hd = require 'heddle'\nlocal x = hd.input('x', { 4, 4 })\n"
-        "return hd.model { name = 'plain', entries = { forward = { inputs = { x }, outputs = { { 'y', x:relu() } } } } }\n";
-    hd_write_file(HERE "/plain.lua", plain, sizeof plain - 1);
     refused("-o FILE.svg or -o FILE.html", "%s view models/text.lua", h);
     refused(".svg or .html", "%s view models/text.lua -o " HERE "/no.png", h);
     refused(".svg or .html", "%s view models/text.lua -o " HERE "/no", h);
     refused("\"many\" is no query; queries: 0 to 255", "%s view models/text.lua -o " HERE "/no.svg --query many", h);
     refused("\"256\" is no query; queries: 0 to 255", "%s view models/text.lua -o " HERE "/no.svg --query 256", h);
     refused("\"-1\" is no query", "%s view models/text.lua -o " HERE "/no.svg --query=-1", h);
+    refused("\"7x\" is no query", "%s view models/text.lua -o " HERE "/no.svg --query 7x", h);
+    refused("\"99999999999999999999\" is no query", "%s view models/text.lua -o " HERE "/no.svg --query 99999999999999999999", h);
     refused("no attention", "%s view " HERE "/plain.lua -o " HERE "/no.svg --query 0", h);
     refused("cannot write", "%s view models/text.lua -o " HERE "/nowhere/no.svg", h);
     must("%s view " HERE "/plain.lua -o " HERE "/plain.svg", h);
@@ -312,10 +341,67 @@ static void mistakes_get_one_line(void **state)
     assert_int_not_equal(stat(HERE "/no.svg", &s), 0);
 }
 
+/* ---- what --dump=patterns and warnings say ---- */
+
+static int times_said(const char *part)
+{
+    int times = 0;
+    for (const char *at = said; (at = strstr(at, part)); at++) times++;
+    return times;
+}
+
+static void patterns_are_printed_once_with_all_who_use_them(void **state)
+{
+    (void)state;
+    static const char spec[] =
+        "local hd = require 'heddle'\nlocal P = hd.pattern\nlocal x = hd.input('x', { 1, 64, 32 })\nlocal y = x\n"
+        "for l = 0, 29 do\n  local s = hd.scope('h.' .. l)\n"
+        "  y = y + s:attention('attn', y, y, y, { heads = 8, pattern = P.per_head(8, function(h)\n"
+        "    if h < 3 or h == 5 then return P.causal() & P.window { keys = 8 } end\n"
+        "    if h == 4 then return P.causal() - P.window { left = 0, right = 0 } end\n"
+        "    return P.documents { 10, 20, 34 } & P.causal() & P.window { keys = 4 } end) })\n"
+        "  if l % 10 == 9 then y = y + s:attention('edges', y, y, y, { heads = 4, pattern = P.edges { nodes = 64, list = { { 0, 5 }, { 5, 0 }, { 63, 1 } } } }) end\nend\n"
+        "return hd.model { name = 'mix', entries = { forward = { inputs = { x }, outputs = { { 'y', y } } } } }\n";
+    hd_write_file(HERE "/mix.lua", spec, sizeof spec - 1);
+    must("%s info " HERE "/mix.lua --dump=patterns", heddle());
+    assert_int_equal(times_said("\ncover: "), 4);
+    assert_says("pattern 1 of 4: causal & window of 8 keys\n");
+    assert_says("\n  heads 0-2, 5 of 8 of h.0.attn, h.1.attn, h.2.attn, h.3.attn, h.4.attn, h.5.attn, ..., h.29.attn (30 operations)\n");
+    assert_says("\n  heads 3, 6-7 of 8 of h.0.attn");
+    assert_says("\n  head 4 of 8 of h.0.attn");
+    assert_says("\n  all 4 heads of h.9.edges, h.19.edges, h.29.edges\n");
+    assert_says("kept pairs 3 (density 0.000732, 0.1442 % of causal's 2080), empty rows 61, listed by rows in 3 runs of keys");
+    assert_int_equal(times_said("warning"), 2);
+    assert_says("mix.lua:7: warning: 1 of 64 queries keep no key (causal - window of 1 key): their output is zero\n");
+    assert_says("mix.lua:11: warning: 61 of 64 queries keep no key (3 edges): their output is zero\n");
+    must("%s info " HERE "/plain.lua --dump patterns", heddle());
+    assert_says("no attention, so no patterns\n");
+    refused("passes: graph, simplify, patterns, plan", "%s info " HERE "/mix.lua --dump=pattern", heddle());
+}
+
+/* 300 patterns: no list of them has an end. */
+static void there_may_be_any_number_of_patterns(void **state)
+{
+    (void)state;
+    static const char spec[] =
+        "local hd = require 'heddle'\nlocal P = hd.pattern\nlocal x = hd.input('x', { 1, 310, 4 })\nlocal y = x\n"
+        "for l = 0, 299 do y = y + hd.attention(y, y, y, { heads = 1, pattern = P.causal() - P.window { left = l, right = 0 } }) end\n"
+        "return hd.model { name = 'many', entries = { forward = { inputs = { x }, outputs = { { 'y', y } } } } }\n";
+    hd_write_file(HERE "/many.lua", spec, sizeof spec - 1);
+    must("%s info " HERE "/many.lua --dump patterns", heddle());
+    assert_int_equal(times_said("\ncover: "), 300);
+    assert_int_equal(times_said("warning"), 300);
+}
+
 static int make_view_folder(void **state)
 {
     (void)state;
-    return make_folder(HERE);
+    static const char plain[] =      /* no attention */
+        "local hd = require 'heddle'\nlocal x = hd.input('x', { 4, 4 })\n"
+        "return hd.model { name = 'plain', entries = { forward = { inputs = { x }, outputs = { { 'y', x:relu() } } } } }\n";
+    make_folder(HERE);
+    hd_write_file(HERE "/plain.lua", plain, sizeof plain - 1);
+    return 0;
 }
 
 int main(void)
@@ -331,6 +417,9 @@ int main(void)
         cmocka_unit_test(a_marked_query_lists_its_keys),
         cmocka_unit_test(hostile_names_stay_text),
         cmocka_unit_test(mistakes_get_one_line),
+        cmocka_unit_test(patterns_are_printed_once_with_all_who_use_them),
+        cmocka_unit_test(there_may_be_any_number_of_patterns),
     };
+    choose_tests(NULL);
     return cmocka_run_group_tests_name("view", tests, make_view_folder, NULL);
 }

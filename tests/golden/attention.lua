@@ -28,6 +28,10 @@ local patterns = {
   attr_gqa            = function() return P.window { keys = 20 } end,
   attr_cross_full     = function() return P.full() end,
   attr_cross_bottom_right = function() return P.causal(103 - 192) end,
+  attr_sinks          = function() return P.window { keys = 20 } end,
+  attr_alibi          = function() return P.causal() end,
+  attr_relative_bias  = function() return P.causal() end,
+  attr_softcap        = function() return P.window { keys = 20 } end,
   attr_per_head       = function() return { P.window { keys = 10 }, P.causal() & P.stride(12), P.causal() } end,
 }
 
@@ -54,14 +58,27 @@ local v = hd.input("v", { c.kv_heads, c.keys, c.head_dim })
 local o = hd.input("o", { c.heads, c.length, c.head_dim })
 local lse = hd.input("lse", { c.heads, c.length })
 local d_o = hd.input("do", { c.heads, c.length, c.head_dim })
-local dq, dk, dv = hd.attention_gradient(q, k, v, o, lse, d_o, options)
+-- the attribute a file is about; its tensor and what its gradient is called there
+local attributes = {
+  attr_sinks         = function() options.sinks = hd.input("sink", { c.heads }) return options.sinks, "dsink" end,
+  attr_alibi         = function() options.alibi = true end,
+  attr_relative_bias = function() options.bias, options.max_distance = hd.input("table", { c.heads, 16 }), 15 return options.bias, "dtable" end,
+  attr_softcap       = function() options.scale, options.softcap = 0.3, 5 end,
+}
+local extra, d_extra
+if attributes[c.pattern] then extra, d_extra = attributes[c.pattern]() end
+
+local gradients = { hd.attention_gradient(q, k, v, o, lse, d_o, options) }
 options.lse = true
 local out, out_lse = hd.attention(q, k, v, options)
+
+local returned = {}
+for i, gradient in ipairs(gradients) do returned[i] = { ({ "dq", "dk", "dv", d_extra })[i], gradient } end
 
 return hd.model {
   name = "attention",
   entries = {
-    forward  = { inputs = { q, k, v }, outputs = { { "o", out }, { "lse", out_lse } } },
-    backward = { inputs = { q, k, v, o, lse, d_o }, outputs = { { "dq", dq }, { "dk", dk }, { "dv", dv } } },
+    forward  = { inputs = { q, k, v, extra }, outputs = { { "o", out }, { "lse", out_lse } } },
+    backward = { inputs = { q, k, v, o, lse, d_o, extra }, outputs = returned },
   },
 }

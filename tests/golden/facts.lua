@@ -1,4 +1,5 @@
--- What papers and published code say about sparse patterns, by example: key sets and pair counts, asked of P's own functions.
+-- What papers and published code say about sparse patterns, by example: key sets and pair counts, asked of P's own functions; and
+-- about the numbers that go with them.
 -- Run by tests/compiler/facts_test.c; any Lua error is a fact that does not hold. Positions count from 0.
 --
 -- Sources: Child et al. 2019 and openai/sparse_attention (paper and code differ by one key in the window), DeepSpeed's
@@ -162,6 +163,30 @@ fact("a function", P.predicate(function(i, j) return i % 3 == j % 2 end, 6), 6, 
 assert(P.random_blocks { length = 512, block = 8, count = 3, seed = 7 } == P.random_blocks { length = 512, block = 8, count = 3, seed = 7 }, "the same seed gives the same blocks")
 assert(P.random_blocks { length = 512, block = 8, count = 3, seed = 7 } ~= P.random_blocks { length = 512, block = 8, count = 3, seed = 8 }, "another seed gives others")
 fact("random blocks", P.random_blocks { length = 512, block = 8, count = 3, seed = 7 }, 512, {}, 64 * 3 * 64)
+
+---- numbers: ALiBi's slopes, T5's buckets, spreads of weights
+local function numbers(what, found, wanted, error_allowed)
+  if #found ~= #wanted then error(("%s: %d numbers, not %d"):format(what, #found, #wanted)) end
+  for k, x in ipairs(wanted) do
+    if math.abs(found[k] - x) > (error_allowed or 0) then error(("%s: number %d is %.17g, not %.17g"):format(what, k, found[k], x)) end
+  end
+end
+local eight = { 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256 }
+local twelve = table.move({ 2.0 ^ -0.5, 2.0 ^ -1.5, 2.0 ^ -2.5, 2.0 ^ -3.5 }, 1, 4, 9, { table.unpack(eight) })
+numbers("ALiBi, 8 heads", hd.alibi_slopes(8), eight)
+numbers("ALiBi, 12 heads", hd.alibi_slopes(12), twelve, 1e-15)
+numbers("ALiBi, 1 head", hd.alibi_slopes(1), { 1 / 256 })
+local function bucket(b, d) return b.of[1 + math.max(0, math.min(d - b.first, #b.of - 1))] end
+local function buckets(what, b, wanted)
+  for d, number in pairs(wanted) do if bucket(b, d) ~= number then error(("%s: distance %d is in bucket %d, not %d"):format(what, d, bucket(b, d), number)) end end
+end
+buckets("T5, encoder", hd.relative_buckets { t5 = {} }, { [0] = 0, [1] = 1, [7] = 7, [8] = 8, [11] = 8, [12] = 9, [16] = 10, [32] = 12, [64] = 14, [90] = 14, [91] = 15, [128] = 15, [5000] = 15,
+                                                           [-1] = 17, [-7] = 23, [-8] = 24, [-16] = 26, [-128] = 31, [-5000] = 31 })
+buckets("T5, decoder", hd.relative_buckets { t5 = { bidirectional = false } }, { [-3] = 0, [0] = 0, [15] = 15, [16] = 16, [18] = 16, [19] = 17, [32] = 21, [64] = 26, [113] = 31, [128] = 31, [999] = 31 })
+buckets("clipped distance", hd.relative_buckets { max_distance = 2 }, { [-9] = 0, [-2] = 0, [-1] = 1, [0] = 2, [1] = 3, [2] = 4, [9] = 4 })
+buckets("clipped distance, causal", hd.relative_buckets { max_distance = 15, causal = true }, { [0] = 0, [14] = 14, [15] = 15, [100] = 15 })
+for layers, factor in pairs { [128] = 0.0625, [48] = 0.1020620726, [30] = 0.1290994449 } do numbers("scaled by depth", { hd.scaled_by_depth(hd.normal(1), layers).scale }, { factor }, 1e-10) end
+numbers("spread at width 256", { hd.sparse_transformer_init(256, "paper").scale, hd.sparse_transformer_init(256).scale }, { 0.0078125, 0.0220970869 }, 1e-10)
 
 local x = hd.input("x", { 1 })
 return hd.model { name = "facts", entries = { same = { inputs = { x }, outputs = { { "y", x + 1 } } } } }

@@ -217,7 +217,7 @@ static void info_and_bench_print_the_keys_that_scripts_read(void **state)
 }
 
 static const struct { const char *line, *message; } refused[] = {
-    { "fly", "unknown command 'fly'; valid: info train eval sample run bench --help --version" },
+    { "fly", "unknown command 'fly'; valid: info train eval sample attention run bench --help --version" },
     { "info now", "info: unexpected argument 'now'; valid: --json" },
     { "eval", "eval: name the data: --data FILE" },
     { "eval --data text", "eval: name the weights: --weights FILE" },
@@ -449,7 +449,7 @@ static void output_that_cannot_be_written_is_an_error(void **state)
 
 static void help_and_version_succeed(void **state)
 {
-    static const char *const commands[] = { "info", "train", "eval", "sample", "run", "bench" };
+    static const char *const commands[] = { "info", "train", "eval", "sample", "attention", "run", "bench" };
     (void)state;
     ok(program("--version"));
     assert_contains(program_out, "tiny, made by heddle test");

@@ -180,7 +180,7 @@ static const hd_weight weights[] = {
     { "head.weight", 2, { VOCAB, WIDTH }, HEAD * sizeof(float), 2, 0.1, true },
     { "head.bias", 1, { VOCAB }, BIAS * sizeof(float), 0, 0, false },
 };
-static const hd_pattern_info patterns[] = { { "own position only", LENGTH, LENGTH, LENGTH, 1.0 / LENGTH } };
+static const hd_pattern_info patterns[] = { { .name = "own position only", .queries = LENGTH, .keys = LENGTH, .kept_pairs = LENGTH, .density = 1.0 / LENGTH } };
 static const char *const config[][2] = { { "length", "32" }, { "width", "16" } };
 
 const hd_model_info hd_model = {
