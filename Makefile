@@ -71,6 +71,9 @@ COMPILER_TESTS = \
   kernels_test \
   product_test \
   attention_test \
+  edges_test \
+  stencil_test \
+  random_test \
   inspect_test \
   view_test \
   build_test \

@@ -1,17 +1,22 @@
 -- The Sparse Transformer for raw audio (arXiv 1904.10509, section 7.4): bytes of mu-law samples at 12 kHz, the strided pattern with
--- a stride near the square root of the length. The paper gives lengths and parameter counts, not shapes; these give its counts:
---     -D length=65536                                       152M: 48 layers, width 512, 16 heads (the default)
---     -D length=262144  -D layers=32 -D width=256 -D heads=8    25M
---     -D length=1048576 -D layers=4 -D width=192 -D inner=1536 -D heads=3   3M: few wide layers, since two tensors of length * width
---                                                              are kept for each layer: a training step fits 16 GB
+-- a stride near the square root of the length. The paper gives lengths and parameter counts, not shapes; these give its counts, and
+-- the length chooses among them unless -D names others:
+--     -D length=65536      152M: 48 layers, width 512, 16 heads (the default)
+--     -D length=262144     25M: 32 layers, width 256, 8 heads
+--     -D length=1048576    3M: 4 layers, width 192, inner 1536, 3 heads: few wide layers, since two tensors of length * width are
+--                          kept for each layer: a training step fits 16 GB
 local hd = require "heddle"
 local network = require "sparse_transformer"
 
 local c = hd.config {
-  length = 65536, layers = 48, width = 512, heads = 16, inner = 0, qk_width = 0, vocab = 256,
+  length = 65536, layers = 0, width = 0, heads = 0, inner = 0, qk_width = 0, vocab = 256,
   stride = 0, batch = 1, dropout = 0.0, recompute = true, chunks = 0,
-  -- 0: inner 4 * width, qk_width = width, stride a power of two near sqrt(length), chunks of 32,768 rows
+  -- 0: layers, width and heads by the length, inner 4 * width, qk_width = width, stride a power of two near sqrt(length), chunks of 32,768 rows
 }
+local by_length = c.length >= 1 << 20 and { layers = 4, width = 192, heads = 3, inner = 1536 } or c.length >= 1 << 18 and { layers = 32, width = 256, heads = 8 }
+  or { layers = 48, width = 512, heads = 16 }
+if c.inner == 0 and c.width == 0 then c.inner = by_length.inner or 0 end
+for _, key in ipairs { "layers", "width", "heads" } do if c[key] == 0 then c[key] = by_length[key] end end
 if c.inner == 0 then c.inner = 4 * c.width end
 if c.qk_width == 0 then c.qk_width = c.width end
 if c.chunks == 0 then c.chunks = math.max(1, math.min(32, c.length // 32768)) end

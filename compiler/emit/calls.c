@@ -70,9 +70,10 @@ static void add_call(hd_text *out, const char *indent, const hd_call *call, cons
     hd_text_add(out, ");\n");
 }
 
-void hd_emit_calls(hd_text *out, const hd_call *call, int calls)
+int hd_emit_calls(hd_text *out, const hd_call *call, int calls, int most)
 {
-    for (int k = 0; k < calls; ) {
+    int k = 0;
+    for (int lines = 0; k < calls && lines < most; ) {
         int length = 1, times = 1;
         for (int n = 1; n <= LONGEST && LEAST * n <= calls - k && times == 1; n++) {
             const int r = repetitions(&call[k], n, calls - k);
@@ -86,5 +87,7 @@ void hd_emit_calls(hd_text *out, const hd_call *call, int calls)
             add_call(out, "    ", &call[k], NULL);
         }
         k += length * times;
+        lines += length;
     }
+    return k;
 }

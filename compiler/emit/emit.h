@@ -24,7 +24,8 @@ typedef struct hd_model {
 void hd_emit(hd_model *, hd_expander *, bool info, const char *compiler);
 /* One kernel call of an entry: C texts of its arguments after `run`. */
 typedef struct hd_call { const char *comment, *kernel; int arguments; const char **argument; } hd_call;
-void hd_emit_calls(hd_text *, const hd_call *, int calls);
+/* At most about `most` lines; returns how many calls they make. */
+int hd_emit_calls(hd_text *, const hd_call *, int calls, int most);
 
 /* Tables of the program's application part: `patterns`, each with its cover, and `attentions`, the attention ops of entry `forward`. */
 void hd_emit_patterns(hd_text *, const hd_model *);

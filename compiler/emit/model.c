@@ -189,6 +189,34 @@ static const char *amount(double flops)
     return flops >= 1e9 ? hd_format("%.1f Gflop", flops / 1e9) : flops >= 1e6 ? hd_format("%.1f Mflop", flops / 1e6) : flops >= 1e3 ? hd_format("%.0f kflop", flops / 1e3) : "";
 }
 
+enum { PART_LINES = 48 };      /* compilers take more than twice the time over a function of twice the calls */
+
+/* The calls of a long entry, as functions of their own, and what they share. */
+static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, const hd_call *call)
+{
+    const hd_entry *e = p->entry;
+    const char *entry = c_name(e->name);
+    hd_text_add(out, "typedef struct %s_arguments {\n    hd_run run;\n    const %s_memory *memory;\n    unsigned char *scratch;\n", entry, m->graph->name);
+    for (int i = 0; i < e->inputs; i++) hd_text_add(out, "    const %s *%s;\n", tensor_type(e->input[i]), argument_name(e, i));
+    for (int i = 0; i < e->outputs; i++) hd_text_add(out, "    %s *%s;\n", tensor_type(e->output[i].node), argument_name(e, e->inputs + i));
+    hd_text_add(out, "%s} %s_arguments;\n\n", p->row_limited ? "    int sequences, used, rows;\n" : "", entry);
+    int number = 0;
+    for (int k = 0; k < p->steps; ) {
+        hd_text body = { 0 };
+        k += hd_emit_calls(&body, &call[k], p->steps - k, PART_LINES);
+        hd_text_add(out, "static void %s_part_%d(const %s_arguments *all)\n{\n    const hd_run run = all->run;\n", entry, ++number, entry);
+        hd_text_add(out, "    const %s_memory *const memory = all->memory;\n    unsigned char *const scratch = all->scratch;\n    (void)memory, (void)scratch;\n", m->graph->name);
+        for (int i = 0; i < e->inputs + e->outputs; i++) {
+            const char *name = argument_name(e, i);
+            if (!strstr(body.data, name)) continue;
+            const bool input = i < e->inputs;
+            hd_text_add(out, "    %s%s *const %s = all->%s;\n    (void)%s;\n", input ? "const " : "", tensor_type(input ? e->input[i] : e->output[i - e->inputs].node), name, name, name);
+        }
+        if (p->row_limited) hd_text_add(out, "    const int sequences = all->sequences, used = all->used, rows = all->rows;\n    (void)sequences, (void)used, (void)rows;\n");
+        hd_text_add(out, "%s}\n\n", body.data);
+    }
+}
+
 static void emit_entries(hd_model *m)
 {
     const hd_graph *g = m->graph;
@@ -206,6 +234,16 @@ static void emit_entries(hd_model *m)
         for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
         hd_text_add(&out, "/* %s: %d steps, %s, %lld bytes of scratch where no plan can do with less than %lld. */\n", hd_comment(e->name), p->steps, amount(flops),
                     (long long)p->scratch_bytes, (long long)p->lower_bound_bytes);
+        hd_call *call = HD_NEW_ARRAY(hd_call, p->steps);
+        for (int k = 0; k < p->steps; k++) {
+            const hd_step *s = &p->step[k];
+            call[k] = (hd_call){ hd_format("%s   %s:%d  %s", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops)), s->kernel->name, s->arguments, HD_NEW_ARRAY(const char *, s->arguments) };
+            for (int a = 0; a < s->arguments; a++) call[k].argument[a] = s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]);
+        }
+        hd_text body = { 0 };
+        const int done = hd_emit_calls(&body, call, p->steps, PART_LINES);
+        const bool parts = done < p->steps;
+        if (parts) emit_parts(&out, m, p, call);
         prototype(&out, m, e);
         hd_text_add(&out, "\n{\n    unsigned char *const scratch = memory->scratch;\n    if ((threads && threads->count < 1) || (uintptr_t)scratch %% 64) return -1;\n");
         hd_text_add(&out, "    const hd_run run = { threads, scratch + %s_%s_SCRATCH_BYTES, %s_%s_THREAD_BYTES };\n", up, entry, up, entry);
@@ -214,14 +252,15 @@ static void emit_entries(hd_model *m)
             if (p->row_limited) hd_text_add(&out, "    const int rows = (sequences - 1) * %lld + used;\n", (long long)g->length);
             else hd_text_add(&out, "    (void)sequences, (void)used;\n");
         }
-        hd_text_add(&out, "\n");
-        hd_call *call = HD_NEW_ARRAY(hd_call, p->steps);
-        for (int k = 0; k < p->steps; k++) {
-            const hd_step *s = &p->step[k];
-            call[k] = (hd_call){ hd_format("%s   %s:%d  %s", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops)), s->kernel->name, s->arguments, HD_NEW_ARRAY(const char *, s->arguments) };
-            for (int a = 0; a < s->arguments; a++) call[k].argument[a] = s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]);
+        if (parts) {
+            hd_text_add(&out, "    const %s_arguments all = { run, memory, scratch", c_name(e->name));
+            for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(&out, ", %s", argument_name(e, k));
+            hd_text_add(&out, "%s };\n", p->row_limited ? ", sequences, used, rows" : "");
+            int count = 0;
+            for (int k = 0; k < p->steps; k += hd_emit_calls(&(hd_text){ 0 }, &call[k], p->steps - k, PART_LINES)) hd_text_add(&out, "    %s_part_%d(&all);\n", c_name(e->name), ++count);
+        } else {
+            hd_text_add(&out, "\n%s", body.data ? body.data : "");
         }
-        hd_emit_calls(&out, call, p->steps);
         hd_text_add(&out, "    return 0;\n}\n\n");
     }
     add_file(m, hd_format("%s.c", g->name), out.data, false);
@@ -276,6 +315,26 @@ static void tensors(hd_text *out, const char *symbol, int count, const char *con
     hd_text_add(out, "    { 0 }\n};\n");
 }
 
+/* What the calls of an entry cost, each kind of call once. */
+static void emit_steps(hd_text *out, const hd_program *p, int number)
+{
+    const hd_step **seen = HD_NEW_ARRAY(const hd_step *, p->steps);
+    int kinds = 0;
+    hd_text order = { 0 };
+    hd_text_add(out, "static const hd_step steps_%d[] = {\n", number);
+    for (int k = 0; k < p->steps; k++) {
+        const hd_step *s = &p->step[k];
+        int at = kinds - 1;      /* the last kinds first: calls like this one are mostly near */
+        while (at >= 0 && (seen[at]->kernel != s->kernel || seen[at]->where.line != s->where.line || seen[at]->where.file != s->where.file || seen[at]->flops != s->flops || seen[at]->bytes != s->bytes)) at--;
+        if (at < 0) {
+            seen[at = kinds++] = s;
+            hd_text_add(out, "    { %s, %s, %.0f, %.0f },\n", hd_quoted(s->kernel->name), hd_quoted(hd_format("%s:%d", s->where.file ? s->where.file : "", s->where.line)), s->flops, s->bytes);
+        }
+        hd_text_add(&order, "%d,%s", at, k % 32 == 31 ? "\n    " : "");
+    }
+    hd_text_add(out, "    { 0 }\n};\nstatic const int32_t kinds_%d[] = { %s };\n", number, p->steps ? order.data : "0");
+}
+
 static void emit_info(hd_model *m, const char *compiler)
 {
     const hd_graph *g = m->graph;
@@ -303,12 +362,8 @@ static void emit_info(hd_model *m, const char *compiler)
         tensors(&out, hd_format("inputs_%d", i), e->inputs, name, node);
         for (int k = 0; k < e->outputs; k++) name[k] = e->output[k].name, node[k] = e->output[k].node;
         tensors(&out, hd_format("outputs_%d", i), e->outputs, name, node);
-        hd_text_add(&out, "static const hd_step steps_%d[] = {\n", i);
-        for (int k = 0; k < p->steps; k++) {
-            const hd_step *s = &p->step[k];
-            hd_text_add(&out, "    { %s, %s, %s, %.0f, %.0f },\n", hd_quoted(s->kernel->name), hd_quoted(hd_comment(s->label)), hd_quoted(hd_format("%s:%d", s->where.file ? s->where.file : "", s->where.line)), s->flops, s->bytes);
-        }
-        hd_text_add(&out, "    { 0 }\n};\nstatic int call_%d(const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)\n{\n", i);
+        emit_steps(&out, p, i);
+        hd_text_add(&out, "static int call_%d(const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)\n{\n", i);
         hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", g->name, g->name, c_name(e->name));
         for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(&out, ", tensor[%d]", k);
         hd_text_add(&out, "%s);\n}\n\n", e->causal ? ", sequences, used" : "");
@@ -318,8 +373,8 @@ static void emit_info(hd_model *m, const char *compiler)
         const hd_program *p = m->program[i];
         double flops = 0;
         for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
-        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, call_%d, %d, steps_%d, %.0f },\n", hd_quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
-                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited ? "true" : "false", trains(p->entry) ? "true" : "false", i, p->steps, i, flops);
+        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, call_%d, %d, kinds_%d, steps_%d, %.0f },\n", hd_quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
+                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited ? "true" : "false", trains(p->entry) ? "true" : "false", i, p->steps, i, i, flops);
     }
     hd_text_add(&out, "};\n\n");
     hd_emit_patterns(&out, m);

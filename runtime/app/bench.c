@@ -119,7 +119,7 @@ static int group(const hd_entry_info *entry, const double *seconds, row *rows)
 {
     int count = 0;
     for (int i = 0; i < entry->steps; i++) {
-        const hd_step *step = &entry->step[i];
+        const hd_step *step = &entry->step[entry->kind[i]];
         int k = 0;
         while (k < count && strcmp(rows[k].kernel, step->kernel) != 0) k++;
         if (k == count) rows[count++] = (row){ .kernel = step->kernel, .where = step->where ? step->where : "" };

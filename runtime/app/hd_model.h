@@ -16,8 +16,8 @@ typedef struct hd_tensor { const char *name; hd_type type; int rank; int64_t siz
  * (init 0: constant `scale`; 1: normal of standard deviation `scale`; 2: uniform in +-scale). */
 typedef struct hd_weight { const char *name; int rank; int64_t size[HD_RANK]; size_t offset; int init; double scale; bool decay; } hd_weight;
 
-/* One kernel call of an entry, in call order. flops and bytes are what the step must do and move at the least. */
-typedef struct hd_step { const char *kernel, *label, *where; double flops, bytes; } hd_step;
+/* A kernel call, and all calls of an entry like it. flops and bytes are what one must do and move at the least. */
+typedef struct hd_step { const char *kernel, *where; double flops, bytes; } hd_step;
 
 /* Memory handed to an entry. All areas 64-byte aligned and owned by the caller. */
 typedef struct hd_memory {
@@ -35,7 +35,7 @@ typedef struct hd_entry_info {
     /* tensors: inputs then outputs. sequences, used: how many of the leading batch rows and of their positions matter
      * (causal entries; 0: all). Returns 0, or -1 when threads->count is below 1. */
     int (*call)(const hd_memory *, const hd_threads *, void *const *tensors, int sequences, int used);
-    int steps; const hd_step *step;
+    int steps; const int32_t *kind; const hd_step *step;      /* call i is like step[kind[i]] */
     double flops;
 } hd_entry_info;
 

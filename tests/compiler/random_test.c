@@ -498,24 +498,56 @@ static int check_in_child(const random_op *op, int ops, const char *target)
 /* ---- shrinking ---- */
 
 static random_op shrinking;
+static int shrinking_head;
 static const char *shrinking_target;
 static bool op_fails(const random_op *o) { return check_in_child(o, 1, shrinking_target) != 0; }
-static bool case_fails(const random_case *c)
+
+/* The op with one head's pattern and the lengths of a case; the other heads' patterns are cut to them. */
+static random_op with_case(const random_case *c)
 {
     random_op o = shrinking;
-    o.queries = c->queries, o.keys = c->keys, o.pattern[0] = c->p;
+    o.queries = c->queries, o.keys = c->keys;
+    for (int h = 0; h < o.patterns; h++) o.pattern[h] = h == shrinking_head ? c->p : refit(o.pattern[h], o.queries, o.keys);
     if (o.queries != o.keys) o.together = false;
+    return o;
+}
+static bool case_fails(const random_case *c)
+{
+    const random_op o = with_case(c);
     return op_fails(&o);
+}
+
+/* Fewer different heads: without one key head and its query heads, or all with one pattern, or one head's as the first's. */
+static random_op fewer_heads(random_op o)
+{
+    for (int g = 0; g < o.kv_heads && o.kv_heads > 1; ) {
+        random_op less = o;
+        const int share = o.heads / o.kv_heads;
+        less.kv_heads--, less.heads -= share;
+        if (o.patterns > 1) {
+            less.patterns = less.heads;
+            for (int h = g * share; h < less.heads; h++) less.pattern[h] = o.pattern[h + share];
+        }
+        if (op_fails(&less)) o = less;
+        else g++;
+    }
+    for (int h = 0; h < o.patterns && o.patterns > 1; h++) {
+        random_op one = o;
+        one.patterns = 1, one.pattern[0] = o.pattern[h];
+        if (op_fails(&one)) o = one;
+    }
+    for (int h = 1; h < o.patterns; h++) {
+        random_op same = o;
+        same.pattern[h] = o.pattern[0];
+        if (o.pattern[h] != o.pattern[0] && op_fails(&same)) o = same;
+    }
+    return o;
 }
 
 static random_op shrink_op(random_op o, const char *target)
 {
     shrinking_target = target;
-    for (int h = 0; h < o.patterns && o.patterns > 1; h++) {      /* one of the heads alone */
-        random_op one = o;
-        one.patterns = 1, one.pattern[0] = o.pattern[h];
-        if (op_fails(&one)) o = one;
-    }
+    o = fewer_heads(o);
     for (int way = 0; way < 18; way++) {
         random_op less = o;
         if (way < 9) {
@@ -535,11 +567,11 @@ static random_op shrink_op(random_op o, const char *target)
         else if (way >= 14 && o.head_dim > (way == 14 ? 1 : way == 15 ? 8 : way == 16 ? 16 : 32)) less.head_dim = way == 14 ? 1 : way == 15 ? 8 : way == 16 ? 16 : 32;
         if (memcmp(&less, &o, sizeof o) && op_fails(&less)) o = less;
     }
-    if (o.patterns > 1) return o;
-    shrinking = o;
-    const random_case c = shrink((random_case){ o.queries, o.keys, o.pattern[0] }, case_fails, 120);
-    o.queries = c.queries, o.keys = c.keys, o.pattern[0] = c.p;
-    if (o.queries != o.keys) o.together = false;
+    for (shrinking_head = 0; shrinking_head < o.patterns; shrinking_head++) {
+        shrinking = o;
+        const random_case c = shrink((random_case){ o.queries, o.keys, o.pattern[shrinking_head] }, case_fails, o.patterns > 1 ? 60 : 120);
+        o = with_case(&c);
+    }
     return o;
 }
 

@@ -167,13 +167,14 @@ static const hd_tensor loss_in[] = { TOKENS, TARGETS }, loss_out[] = { LOSS, { "
 static const hd_tensor train_in[] = { TOKENS, TARGETS, { "hyper", HD_TYPE_F32, 1, { HYPER } }, { "random", HD_TYPE_I32, 1, { 4 } } };
 static const hd_tensor train_out[] = { LOSS, { "gradient_norm", HD_TYPE_F32, 1, { 1 } } };
 #define FLOPS (2.0 * POSITIONS * VOCAB * WIDTH)
-static const hd_step forward_steps[] = { { "positions", "positions", "tiny.lua:1", FLOPS, 4.0 * PARAMETERS } };
-static const hd_step train_steps[] = { { "positions", "positions", "tiny.lua:1", 3 * FLOPS, 8.0 * PARAMETERS }, { "join", "join", "tiny.lua:1", SLOTS * PARAMETERS, 4.0 * SLOTS * PARAMETERS } };
+static const int32_t kinds[] = { 0, 1 };
+static const hd_step forward_steps[] = { { "positions", "tiny.lua:1", FLOPS, 4.0 * PARAMETERS } };
+static const hd_step train_steps[] = { { "positions", "tiny.lua:1", 3 * FLOPS, 8.0 * PARAMETERS }, { "join", "tiny.lua:1", SLOTS * PARAMETERS, 4.0 * SLOTS * PARAMETERS } };
 
 static const hd_entry_info entries[] = {
-    { "forward", 1, 1, forward_in, forward_out, 0, 0, 0, true, false, forward, 1, forward_steps, FLOPS },
-    { "loss", 2, 2, loss_in, loss_out, 0, 0, 0, true, false, loss, 1, forward_steps, FLOPS },
-    { "train_step", 4, 2, train_in, train_out, sizeof(scratch), 0, sizeof(scratch), true, true, train_step, 2, train_steps, 3 * FLOPS },
+    { "forward", 1, 1, forward_in, forward_out, 0, 0, 0, true, false, forward, 1, kinds, forward_steps, FLOPS },
+    { "loss", 2, 2, loss_in, loss_out, 0, 0, 0, true, false, loss, 1, kinds, forward_steps, FLOPS },
+    { "train_step", 4, 2, train_in, train_out, sizeof(scratch), 0, sizeof(scratch), true, true, train_step, 2, kinds, train_steps, 3 * FLOPS },
 };
 static const hd_weight weights[] = {
     { "transformer.embed.weight", 2, { VOCAB, WIDTH }, EMBED * sizeof(float), 1, 0.1, true },
