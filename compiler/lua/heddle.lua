@@ -424,6 +424,8 @@ local function parse(flag, key, text, default)
   return text
 end
 
+local config_values
+
 -- The model's sizes and choices with their defaults. -D key=value sets one, keeping the default's type.
 function hd.config(defaults)
   if type(defaults) ~= "table" then fail("hd.config takes a table { key = default }, got %s", kind_of(defaults)) end
@@ -452,6 +454,7 @@ function hd.config(defaults)
     values[key] = parse(flag, key, text, defaults[key])
   end
   for key, value in pairs(values) do core.config(key, tostring(value)) end
+  config_values = values
   return setmetatable(values, { __index = function(_, key) fail("the configuration has no key '%s'; it has: %s", tostring(key), table.concat(keys, ", ")) end })
 end
 
@@ -647,6 +650,24 @@ function hd.language_model(given)
   local model = finish { name = o.name, language_model = true, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, training = training }
   if training then core.train_step(entry) end
   return model
+end
+
+-- Attention over one pattern (or a list, one for each head) alone: entry `forward`, q, k, v -> o, each [heads, length, head_dim].
+-- What a spec that returns a pattern stands for, as `heddle view` wants one. length (and keys, heads, head_dim, if they are there) come from hd.config.
+function hd.pattern_model(pattern)
+  local what = "a spec that returns a pattern"
+  local list = core.is_pattern(pattern) and { pattern } or pattern
+  if type(list) ~= "table" or not core.is_pattern(list[1]) then fail("%s: the spec returns %s; it must return a model or a pattern", what, kind_of(pattern)) end
+  local function size(key, default)
+    local value = config_values and rawget(config_values, key)
+    if value == nil or value == 0 then value = default end
+    if value == nil then fail("%s needs a length: hd.config { %s = 1024 }", what, key) end
+    return integer(what .. ": " .. key, value)
+  end
+  local length, heads, head_dim = size("length"), size("heads", #list), size("head_dim", 64)
+  local keys = size("keys", length)
+  local q, k, v = hd.input("q", { heads, length, head_dim }), hd.input("k", { heads, keys, head_dim }), hd.input("v", { heads, keys, head_dim })
+  return hd.model { name = "pattern", entries = { forward = { inputs = { q, k, v }, outputs = { o = hd.attention(q, k, v, { heads = heads, pattern = pattern, layout = "heads_first" }) } } } }
 end
 
 ---------------------------------------------------------------------------------------------------- operators

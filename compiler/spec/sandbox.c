@@ -345,9 +345,17 @@ _Noreturn static void evaluate(hd_spec_state *state, const char *text, size_t by
     lua_pushcfunction(L, open_libraries);
     if (lua_pcall(L, 0, 0, 0) != LUA_OK) fail_with_lua_error(L);
     load_text(L, text, bytes, lua_pushfstring(L, "@%s", state->spec));
-    if (lua_pcall(L, 0, 0, 0) != LUA_OK) fail_with_lua_error(L);
+    if (lua_pcall(L, 0, 1, 0) != LUA_OK) fail_with_lua_error(L);
+    if (!state->graph->name && !lua_isnil(L, -1)) {      /* a pattern: attention over it alone */
+        lua_getglobal(L, "require");
+        lua_pushliteral(L, "heddle");
+        if (lua_pcall(L, 1, 1, 0) != LUA_OK) fail_with_lua_error(L);
+        lua_getfield(L, -1, "pattern_model");
+        lua_pushvalue(L, -3);
+        if (lua_pcall(L, 1, 0, 0) != LUA_OK) fail_with_lua_error(L);
+    }
     if (!state->graph->name)
-        hd_fail(state->where, "the spec ends without a model; its last line is `return hd.language_model { ... }` or `return hd.model { ... }`");
+        hd_fail(state->where, "the spec ends without a model; its last line is `return hd.language_model { ... }`, `return hd.model { ... }` or `return` and a pattern");
     if (state->overrides && !state->graph->configs)
         hd_fail((hd_where){ hd_format("-D %s", state->override[0]), 0 }, "%s has no hd.config, so there is no key to set", state->spec);
     state->done = true;
