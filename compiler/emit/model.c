@@ -64,7 +64,7 @@ static const char *c_name(const char *name)
 {
     char *out = hd_strdup(name);
     for (char *c = out; *c; c++) if (!isalnum((unsigned char)*c)) *c = '_';
-    static const char *const taken[] = { "memory", "threads", "sequences", "used", "run", "rows", "scratch", "S", "W", "G", "NULL", "size_t", "int32_t", "uintptr_t", "hd_run", "hd_threads", "asm", "typeof", "do", "int", "float", "for", "if", "while", "auto", "long",
+    static const char *const taken[] = { "memory", "threads", "all", "i", "int64_t", "INT64_C", "_Bool", "_Complex", "_Imaginary", "_Generic", "_Atomic", "_Alignas", "_Alignof", "_Noreturn", "_Static_assert", "_Thread_local", "sequences", "used", "run", "rows", "scratch", "S", "W", "G", "NULL", "size_t", "int32_t", "uintptr_t", "hd_run", "hd_threads", "asm", "typeof", "do", "int", "float", "for", "if", "while", "auto", "long",
                                          "new", "class", "this", "delete", "template", "operator", "private", "public", "default", "const", "return", "short", "signed", "union", "struct", "enum", "case", "char", "double", "else", "goto", "void", "break", "static", "switch", "register", "inline", "extern", "continue", "volatile", "unsigned", "sizeof", "typedef", "restrict", "bool", "true", "false", "namespace", "using", "virtual", "try", "catch", "throw", "and", "or", "not", "xor", "export", "friend", "mutable", "typename", "explicit", "protected" };
     for (unsigned i = 0; i < sizeof taken / sizeof *taken; i++) if (!strcmp(out, taken[i])) return hd_format("%s_", out);
     return isdigit((unsigned char)*out) ? hd_format("t_%s", out) : out;
