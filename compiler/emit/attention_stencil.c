@@ -171,7 +171,7 @@ static int64_t share_list(side *s, maker *m, int64_t n, const int32_t *start, bo
     uint64_t at = hash % (uint64_t)m->slots;
     for (; m->slot[at]; at = (at + 1) % (uint64_t)m->slots) {
         const list *l = &s->list[m->slot[at] - 1];
-        if (l->hash == hash && l->start[2 * s->qv - 1] - l->start[0] == n && !memcmp(&s->entry[l->first], m->made, (size_t)n * sizeof *m->made)) return m->slot[at] - 1;
+        if (l->hash == hash && l->start[2 * s->qv - 1] - l->start[0] == n && (n == 0 || !memcmp(&s->entry[l->first], m->made, (size_t)n * sizeof *m->made))) return m->slot[at] - 1;
     }
     s->list = grow(s->list, s->lists, &s->list_capacity, sizeof *s->list);
     list *l = &s->list[s->lists];

@@ -428,7 +428,7 @@ static void check_extras(const hd_node *node)
     if (!(softcap >= 0) || isinf(softcap)) hd_node_fail(node, "softcap is %g; it must be above 0 and finite, or left out", softcap);
     for (int h = 0; node->attr.attention.alibi && h < heads; h++)
         if (!isfinite(node->attr.attention.alibi[h])) hd_node_fail(node, "the ALiBi slope of head %d is %g; slopes must be finite", h, node->attr.attention.alibi[h]);
-    if (node->attr.attention.offset > (int64_t)1 << 40 || node->attr.attention.offset < -((int64_t)1 << 40)) hd_node_fail(node, "offset is %lld; it must be within 2^40 of 0", (ll)node->attr.attention.offset);
+    if (node->attr.attention.offset > (int64_t)1 << 30 || node->attr.attention.offset < -((int64_t)1 << 30)) hd_node_fail(node, "offset is %lld; it must be within 2^30 of 0", (ll)node->attr.attention.offset);
     int at = hd_attention_input(node, HD_WITH_SINKS);
     if (at >= 0) need_sizes(node, at, 1, (int64_t[]){ heads }, hd_format("[%d], one logit for each head", heads));
     at = hd_attention_input(node, HD_WITH_BIAS);

@@ -67,6 +67,7 @@ local function attention_inputs(what, q, k, v, o)
   attributes.heads = integer(what .. ": heads", o.heads)
   attributes.kv_heads = o.kv_heads and integer(what .. ": kv_heads", o.kv_heads) or 0
   if o.scale ~= nil and number(what .. ": scale", o.scale) == 0 then fail("%s: scale must not be 0", what) end
+  if o.scale and math.abs(o.scale) > 1e30 then fail("%s: scale must be within 1e30 of 0, got %g", what, o.scale) end
   attributes.scale = o.scale or 0                     -- 0: 1/sqrt(head_dim)
   local pattern = o.pattern
   if core.is_pattern(pattern) then pattern = { pattern } end
@@ -84,9 +85,10 @@ local function attention_inputs(what, q, k, v, o)
   if o.softcap ~= nil then
     attributes.softcap = number(what .. ": softcap", o.softcap, 0)
     if o.softcap == 0 then fail("%s: softcap must be above 0; leave it out for none", what) end
+    if o.softcap < 1e-30 or o.softcap > 1e30 then fail("%s: softcap must be 1e-30 to 1e30, got %g", what, o.softcap) end
   end
   attributes.offset = 0
-  if o.offset ~= nil then attributes.offset = integer(what .. ": offset", o.offset, -(1 << 40)) end
+  if o.offset ~= nil then attributes.offset = integer(what .. ": offset", o.offset, -(1 << 30)) end
   if o.alibi == true then attributes.alibi = hd.alibi_slopes(attributes.heads)
   elseif type(o.alibi) == "table" then attributes.alibi = number_list(what .. ": alibi", o.alibi, attributes.heads)
   elseif o.alibi then fail("%s: alibi must be true, or a list of one slope per head, got %s", what, kind_of(o.alibi)) end
@@ -103,7 +105,7 @@ local function attention_inputs(what, q, k, v, o)
     if o.t5 ~= nil and o.max_distance ~= nil or o.t5 == nil and o.max_distance == nil then
       fail("%s: bias needs either max_distance, or t5 = { buckets = 32, max_distance = 128, bidirectional = true }: which distance reads which column", what)
     end
-    local m = o.max_distance
+    local m = o.max_distance ~= nil and integer(what .. ": max_distance", o.max_distance, 0) or nil
     if m and bias[2] ~= m + 1 and bias[2] ~= 2 * m + 1 then
       fail("%s: bias %s must be [%d, %d] for distances 0 to %d, or [%d, %d] for -%d to %d", what, describe(o.bias), attributes.heads, m + 1, m, attributes.heads, 2 * m + 1, m, m)
     end

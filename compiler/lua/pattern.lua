@@ -97,6 +97,7 @@ function P.window(given)
   if o.keys == nil and o.left == nil and o.right == nil then fail("P.window takes %s; none is given", example) end
   local left = o.keys and integer("P.window: keys", o.keys) - 1 or integer("P.window: left", o.left or 0, 0)
   local right = o.keys and 0 or integer("P.window: right", o.right or 0, 0)
+  if math.max(left, right) > (1 << 60) // dilation then fail("P.window: dilation %d times %d keys is more than 2^60", dilation, math.max(left, right)) end
   local window = core.pattern("window", left * dilation, right * dilation)
   return dilation == 1 and window or window & core.pattern("stride", dilation)
 end
@@ -211,7 +212,7 @@ function P.natten(given)
   local kernel, stride = sizes(what .. ": kernel", o.kernel, 1, #size), sizes(what .. ": stride", o.stride or 1, 1, #size)
   local dilation, causal, axes = sizes(what .. ": dilation", o.dilation or 1, 1, #size), flags(what .. ": causal", o.causal, #size), {}
   for k, n in ipairs(size) do
-    if kernel[k] * dilation[k] > n then fail("%s: axis %d: kernel %d times dilation %d is more than its %d positions", what, k, kernel[k], dilation[k], n) end
+    if kernel[k] > n // dilation[k] then fail("%s: axis %d: kernel %d times dilation %d is more than its %d positions", what, k, kernel[k], dilation[k], n) end
     if stride[k] > kernel[k] then fail("%s: axis %d: stride %d is more than the kernel of %d; keys between neighbourhoods would be lost", what, k, stride[k], kernel[k]) end
     axes[k] = { kind = "clamped", size = n, kernel = kernel[k], stride = stride[k], dilation = dilation[k], causal = causal[k] }
   end
