@@ -17,7 +17,7 @@ LUA_INCLUDE = -I/usr/include/lua5.4
 LIBS = -llua5.4 -l:libjansson.a -lm -lpthread
 
 COMPILER = base/base \
-  graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step \
+  graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss \
   pattern/pattern pattern/cover pattern/regions pattern/rows \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/plan \
@@ -64,6 +64,7 @@ build/runtime/app/attention_page.o build/asan/runtime/app/attention_page.o: buil
 COMPILER_TESTS = \
   graph_test \
   gradient_test \
+  chunk_test \
   pattern_test \
   cover_test \
   facts_test \

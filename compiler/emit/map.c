@@ -126,6 +126,10 @@ static void spell(writer *w, hd_node *n)
     }
     if (n->op == HD_OP_accumulate) {
         const char *x = value_of(w, n, n->input[1]);
+        if (n->input[0]->op == HD_OP_accumulate) {
+            line(w, hd_format("hd_f %s = %s + %s;", variable(w, n), value_of(w, n, n->input[0]), x));
+            return;
+        }
         const hd_view flag = hd_lower_view(w->l, n->input[2]);
         const int f = operand(w, "const float *", flag, false);
         const hd_view state = hd_lower_view(w->l, n->input[0]);

@@ -377,7 +377,7 @@ static void contribute(hd_graph *graph, hd_node **gradient, hd_node *more)
     *gradient = *gradient ? two(graph, HD_OP_add, *gradient, more) : more;
 }
 
-void hd_gradient_sweep(hd_graph *graph, hd_node *loss, int tensors, hd_node *const *tensor, hd_node **gradient,
+void hd_gradient_sweep(hd_graph *graph, hd_node *loss, hd_node *seed, int tensors, hd_node *const *tensor, hd_node **gradient,
                        void (*complete)(void *argument, int index), void *argument)
 {
     const char *scope = graph->scope;
@@ -403,7 +403,7 @@ void hd_gradient_sweep(hd_graph *graph, hd_node *loss, int tensors, hd_node *con
         gradient[t] = NULL;
         index_of[tensor[t]->id] = t + 1;
     }
-    if (sweep.on_path[loss->id]) dy[loss->id][0] = constant(graph, 1, &loss->shape);
+    if (sweep.on_path[loss->id]) dy[loss->id][0] = seed ? seed : constant(graph, 1, &loss->shape);
 
     for (int i = loss->id; i >= 0; i--) {
         hd_node *node = graph->node[i];
@@ -439,7 +439,7 @@ void hd_gradient_sweep(hd_graph *graph, hd_node *loss, int tensors, hd_node *con
 
 void hd_gradients(hd_graph *graph, hd_node *loss, int tensors, hd_node *const *tensor, hd_node **gradient)
 {
-    hd_gradient_sweep(graph, loss, tensors, tensor, gradient, NULL, NULL);
+    hd_gradient_sweep(graph, loss, NULL, tensors, tensor, gradient, NULL, NULL);
     for (int t = 0; t < tensors; t++) {
         for (int same = 0; !gradient[t] && same < tensors; same++)      /* one tensor asked for twice */
             if (tensor[same] == tensor[t]) gradient[t] = gradient[same];

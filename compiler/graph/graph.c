@@ -104,6 +104,13 @@ int64_t hd_elements(const hd_shape *shape)
 
 int64_t hd_node_bytes(const hd_node *node) { return 4 * hd_elements(&node->shape); }
 
+hd_node *hd_state_of(const hd_node *node)
+{
+    hd_node *state = node->input[0];
+    while (state->op == HD_OP_accumulate) state = state->input[0];
+    return state;
+}
+
 bool hd_same_shape(const hd_shape *a, const hd_shape *b)
 {
     if (a->rank != b->rank) return false;

@@ -168,6 +168,7 @@ void hd_add_train_step(hd_graph *, const hd_entry *loss_entry);
 int64_t hd_elements(const hd_shape *);
 int64_t hd_node_bytes(const hd_node *);
 bool hd_same_shape(const hd_shape *, const hd_shape *);
+hd_node *hd_state_of(const hd_node *accumulate);                     /* the param it stores into */
 const char *hd_shape_text(const hd_shape *);                          /* "[4, 256]" */
 /* Of attention and attention_dx: which input an extra one (an HD_WITH_* bit) is, which result its gradient is; -1: none. */
 int hd_attention_input(const hd_node *, unsigned extra);

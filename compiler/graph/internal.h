@@ -22,8 +22,8 @@ _Noreturn void hd_node_fail(const hd_node *, const char *format, ...) __attribut
 bool hd_broadcast(const hd_shape *a, const hd_shape *b, hd_shape *out);
 
 /* hd_gradients, telling of each tensor (by index) as soon as its gradient is complete, while the sweep goes on; the
- * callback may add nodes. A tensor that the loss does not depend on is not told of, and its gradient stays NULL. */
-void hd_gradient_sweep(hd_graph *, hd_node *loss, int tensors, hd_node *const *tensor, hd_node **gradient,
+ * callback may add nodes. seed: d(something) / d(loss), NULL for 1. A tensor that the loss does not depend on is not told of, and its gradient stays NULL. */
+void hd_gradient_sweep(hd_graph *, hd_node *loss, hd_node *seed, int tensors, hd_node *const *tensor, hd_node **gradient,
                        void (*complete)(void *argument, int index), void *argument);
 
 #endif

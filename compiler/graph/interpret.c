@@ -168,9 +168,9 @@ void eval_dropout(hd_eval *eval, const hd_node *node)
 
 void eval_accumulate(hd_eval *eval, const hd_node *node)
 {
-    double *state = in(eval, node, 0);
+    double *state = of(eval, hd_state_of(node));
     const double *x = in(eval, node, 1);
-    bool keep = in(eval, node, 2)[0] != 0;
+    bool keep = node->input[0]->op == HD_OP_accumulate || in(eval, node, 2)[0] != 0;
     for (int64_t e = 0; e < hd_elements(&node->shape); e++) of(eval, node)[e] = state[e] = (keep ? state[e] : 0) + x[e];
 }
 

@@ -66,6 +66,7 @@ const char *hd_operand_name(const hd_node *node, int i)
 bool hd_operand_is_i32(const hd_node *node, int i)
 {
     const hd_op op = node->op;
+    if (op == HD_OP_reshape || op == HD_OP_slice) return node->input[i]->dtype == HD_I32;       /* of ids as of numbers */
     return op == HD_OP_key_bounds || extra_of_input(node, i) == HD_WITH_BOUNDS || (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) ||
            ((op == HD_OP_cross_entropy || op == HD_OP_cross_entropy_dx) && i == 1);
 }
@@ -212,7 +213,7 @@ void shape_dropout(hd_node *node)
 
 void shape_accumulate(hd_node *node)
 {
-    if (node->input[0]->op != HD_OP_param) hd_node_fail(node, "state must be a parameter");
+    if (hd_state_of(node)->op != HD_OP_param) hd_node_fail(node, "state must be a parameter");
     if (!hd_same_shape(in(node, 0), in(node, 1))) hd_node_fail(node, "state %s and x %s differ; they must be equal", text(node, 0), text(node, 1));
     if (hd_elements(in(node, 2)) != 1) hd_node_fail(node, "flag is %s; it must have one element", text(node, 2));
     shape_same(node);
@@ -220,7 +221,7 @@ void shape_accumulate(hd_node *node)
 
 void shape_reshape(hd_node *node)
 {
-    node->dtype = HD_F32;
+    node->dtype = node->input[0]->dtype;
     if (hd_elements(in(node, 0)) != hd_elements(&node->shape))
         hd_node_fail(node, "x %s has %lld elements, the new shape %s has %lld; they must be equal", text(node, 0), (ll)hd_elements(in(node, 0)),
                      hd_shape_text(&node->shape), (ll)hd_elements(&node->shape));
@@ -228,7 +229,7 @@ void shape_reshape(hd_node *node)
 
 void shape_slice(hd_node *node)
 {
-    node->dtype = HD_F32;
+    node->dtype = node->input[0]->dtype;
     int axis = node->attr.slice.axis;
     check_axis(node, axis);
     hd_shape wanted = *in(node, 0);

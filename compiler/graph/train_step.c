@@ -1,7 +1,9 @@
 /* The training step as an entry of the graph: forward, backward, clipping and AdamW, through the same passes as all else.
  *
  * Every weight the loss depends on gets a gradient and two moments, parameters of their own that only training programs
- * hold. A gradient is stored as soon as it is complete, so that nothing keeps it alive until the end. */
+ * hold. A gradient is stored as soon as it is complete, so that nothing keeps it alive until the end. A loss in chunks
+ * (chunk_loss.c) adds to the gradients of the head's weights chunk by chunk, and then to those of what lies below. */
+#include "chunk_loss.h"
 #include "internal.h"
 
 #include <string.h>
@@ -11,6 +13,7 @@ typedef struct step {
     hd_node *flag;                          /* hyper[HD_HYPER_ACCUMULATE] */
     int weights;
     hd_node **weight, **value, **gradient;  /* value: the computed gradient; gradient: the param it is stored in */
+    hd_node **stored;                       /* what stored into the gradient last; NULL: nothing yet */
     hd_entry *entry;
     int effect_capacity;
 } step;
@@ -26,9 +29,10 @@ static hd_node *beside(hd_graph *graph, hd_node *weight, hd_role role, const cha
 static void store_gradient(void *argument, int index)
 {
     step *s = argument;
-    hd_node *input[] = { s->gradient[index], s->value[index], s->flag };
+    hd_node *input[] = { s->stored[index] ? s->stored[index] : s->gradient[index], s->value[index], s->flag };
     hd_node *node = hd_graph_add(s->graph, HD_OP_accumulate, s->weight[index]->where, HD_F32, NULL, 3, input, NULL);
     node->name = s->gradient[index]->name;
+    s->stored[index] = node;
     HD_PUSH(s->entry->effect, s->entry->effects, s->effect_capacity, node);
 }
 
@@ -49,7 +53,50 @@ static const hd_node *loss_of(const hd_entry *entry)
     return entry->output[0].node;
 }
 
-void hd_add_train_step(hd_graph *graph, const hd_entry *loss_entry)
+/* The weights of the head, and the rows it reads, in one chunk after another: hd_gradient_sweep's view of a step. */
+typedef struct head_sweep { step *s; int tensors; hd_node **tensor, **gradient; int *weight; } head_sweep;
+
+static void store_head_gradient(void *argument, int index)
+{
+    head_sweep *h = argument;
+    if (!index) return;                     /* the rows */
+    h->s->value[h->weight[index]] = h->gradient[index];
+    store_gradient(h->s, h->weight[index]);
+}
+
+/* Loss and gradients chunk by chunk: d(loss)/d(rows of the chunk) are joined, and the sweep goes on from there. Returns the loss. */
+static hd_node *chunked_gradients(step *s, const hd_head *head, hd_node *targets, int chunks)
+{
+    hd_graph *graph = s->graph;
+    const hd_node *logits = head->logits;
+    const int64_t all = hd_elements(&targets->shape), most = hd_chunk_rows(head, chunks);
+    const hd_attr share = { .constant = { 1 / (double)all } }, over_rows = { .reduce = { 1 } };
+    head_sweep h = { s, 1, HD_NEW_ARRAY(hd_node *, s->weights + 1), HD_NEW_ARRAY(hd_node *, s->weights + 1), HD_NEW_ARRAY(int, s->weights + 1) };
+    for (int w = 0; w < s->weights; w++)
+        if (s->weight[w]->id <= logits->id && head->weight[s->weight[w]->id]) h.weight[h.tensors] = w, h.tensor[h.tensors++] = s->weight[w];
+    hd_node **nll = HD_NEW_ARRAY(hd_node *, chunks), **dx = HD_NEW_ARRAY(hd_node *, chunks), *mean = NULL;
+    int made = 0;
+    for (int64_t first = 0; first < all; first += most, made++) {
+        const hd_loss_chunk chunk = hd_add_loss_chunk(graph, head, targets, first, first + most < all ? most : all - first, true);
+        hd_node *sum = hd_graph_add(graph, HD_OP_sum, logits->where, HD_F32, NULL, 1, &chunk.nll, &over_rows);
+        hd_node *number = hd_graph_add(graph, HD_OP_constant, logits->where, HD_F32, &(hd_shape){ .rank = 0 }, 0, NULL, &share);
+        mean = hd_graph_add(graph, HD_OP_mul, logits->where, HD_F32, NULL, 2, (hd_node *[]){ sum, number }, NULL);
+        h.tensor[0] = chunk.rows;
+        hd_gradient_sweep(graph, mean, NULL, h.tensors, h.tensor, h.gradient, store_head_gradient, &h);
+        nll[made] = chunk.nll, dx[made] = h.gradient[0];
+    }
+    hd_node *seed = hd_join_chunks(graph, logits, made, dx, &head->rows->shape);
+    hd_gradient_sweep(graph, head->rows, seed, s->weights, s->weight, s->value, store_gradient, s);
+    for (int w = 0; w < s->weights; w++)
+        if (!s->value[w] && s->stored[w]) s->value[w] = s->stored[w];      /* of the head alone */
+
+    hd_node *every = hd_join_chunks(graph, logits, made, nll, &(hd_shape){ 1, { all } });
+    hd_node *sum = hd_graph_add(graph, HD_OP_sum, logits->where, HD_F32, NULL, 1, &every, &over_rows);
+    return hd_graph_add(graph, HD_OP_mul, logits->where, HD_F32, NULL, 2, (hd_node *[]){ sum, mean->input[1] }, NULL);
+}
+
+/* head: NULL where the loss is not in chunks. */
+static void add_train_step(hd_graph *graph, const hd_entry *loss_entry, const hd_head *head, hd_node *targets, int chunks)
 {
     hd_node *loss = (hd_node *)loss_of(loss_entry), *random = NULL;
     const char *scope = graph->scope;
@@ -63,6 +110,7 @@ void hd_add_train_step(hd_graph *graph, const hd_entry *loss_entry)
     if (!s.weights) hd_node_fail(loss, "the loss depends on no parameter; there is nothing to train");
     s.value = HD_NEW_ARRAY(hd_node *, s.weights);
     s.gradient = HD_NEW_ARRAY(hd_node *, s.weights);
+    s.stored = HD_NEW_ARRAY(hd_node *, s.weights);
     graph->scope = NULL;
     for (int w = 0; w < s.weights; w++) s.gradient[w] = beside(graph, s.weight[w], HD_GRADIENT, "gradient");
 
@@ -73,7 +121,8 @@ void hd_add_train_step(hd_graph *graph, const hd_entry *loss_entry)
     s.flag = hd_graph_add(graph, HD_OP_slice, loss->where, HD_F32, &single, 1, &hyper, &flag);
     s.entry = hd_graph_entry(graph, "train_step");
 
-    hd_gradient_sweep(graph, loss, s.weights, s.weight, s.value, store_gradient, &s);
+    if (head) loss = chunked_gradients(&s, head, targets, chunks);
+    else hd_gradient_sweep(graph, loss, NULL, s.weights, s.weight, s.value, store_gradient, &s);
 
     /* norm and update take the weights whose gradient was stored; one behind a detach has none */
     hd_node **input = HD_NEW_ARRAY(hd_node *, 2 + 4 * s.weights);
@@ -113,4 +162,11 @@ void hd_add_train_step(hd_graph *graph, const hd_entry *loss_entry)
     entry->outputs = 2;
     entry->output[0] = (hd_named){ "loss", loss };
     entry->output[1] = (hd_named){ "gradient_norm", norm };
+}
+
+void hd_add_train_step(hd_graph *graph, const hd_entry *loss_entry) { add_train_step(graph, loss_entry, NULL, NULL, 1); }
+
+void hd_add_chunked_train_step(hd_graph *graph, const hd_entry *loss_entry, const hd_head *head, hd_node *targets, int chunks)
+{
+    add_train_step(graph, loss_entry, head, targets, chunks);
 }

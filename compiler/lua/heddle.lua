@@ -597,10 +597,12 @@ function hd.model(given)
 end
 
 -- A model that predicts the next token: entries forward (tokens i32 [batch, length] -> logits [batch, length, vocab]),
--- loss (tokens, targets -> loss, the mean of nll in nats; nll [batch, length]) and, with training, train_step.
+-- loss (tokens, targets -> loss, the mean of nll in nats; nll [batch, length]) and, with training, train_step. loss_chunks: loss
+-- and train_step compute the logits in so many chunks of rows and never hold them all; 0, the default, chooses: large
+-- vocabularies alone are worth it. 1 keeps them whole.
 function hd.language_model(given)
   local what = "hd.language_model"
-  local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training", "predicts" })
+  local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training", "predicts", "loss_chunks" })
   local predicts = choice(what .. ": predicts", o.predicts, "next", { "next", "same" })
   local logits = tensor(what .. ": logits", o.logits)
   local tokens = o.tokens
@@ -623,8 +625,15 @@ function hd.language_model(given)
   end
 
   local targets = hd.input("targets", { batch, length }, "i32")
+  local asked = integer(what .. ": loss_chunks", o.loss_chunks or 0, 0)
+  if asked > 32 or asked > batch * length then fail("%s: loss_chunks is %d; 0 to %d are possible", what, asked, math.min(32, batch * length)) end
+  local function chunks_of(scores)
+    return core.loss_chunks(scores, asked) or
+      fail("%s: loss_chunks needs logits made row by row: products of one tensor with weights, then elementwise steps such as a bias", what)
+  end
   local function loss_of(scores)
-    local nll = hd.cross_entropy(scores, targets)
+    local chunks = chunks_of(scores)
+    local nll = chunks > 1 and core.chunked_nll(scores, targets, chunks) or hd.cross_entropy(scores, targets)
     return hd.reshape(hd.mean(nll), { 1 }), nll
   end
   local clean = core.without_dropout(logits)
@@ -648,7 +657,7 @@ function hd.language_model(given)
     end
   end
   local model = finish { name = o.name, language_model = true, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, training = training }
-  if training then core.train_step(entry) end
+  if training then core.train_step(entry, logits, targets, chunks_of(logits)) end
   return model
 end
 

@@ -263,7 +263,7 @@ static void pin_outputs(hd_lowering *l)
     for (int i = 0; i < l->graph->nodes; i++) {
         hd_node *n = l->graph->node[i];
         if (!l->fusion->needed[i]) continue;
-        if (n->op == HD_OP_accumulate) pin(l, n, hd_lower_view(l, n->input[0]));
+        if (n->op == HD_OP_accumulate) pin(l, n, hd_lower_view(l, hd_state_of(n)));
         if (n->op != HD_OP_concat || l->pinned[n->id]) continue;
         bool all = true;           /* every part comes from a kernel that writes through strides */
         for (int k = 0; k < n->inputs; k++) {

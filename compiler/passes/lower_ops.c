@@ -29,6 +29,8 @@ static const char *argument_list(const hd_epilogue *e)
 
 /* ---- products ---- */
 
+enum { MOST_ROWS_UNPACKED = 512, LARGEST_PACKED = 32 << 20 };
+
 /* A matrix operand as [batch][rows][cols] of the logical (untransposed) operand's memory order. */
 typedef struct matrix { hd_view view; bool transposed; int64_t ld, batch_stride; } matrix;
 
@@ -79,7 +81,10 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     hd_product p = { .m = rows, .n = cols, .k = depth, .batch = batch, .ld_a = a.ld, .ld_b = b.ld, .trans_a = trans_a != a.transposed };
     const bool b_transposed = trans_b != b.transposed;
     p.b_kind = b_transposed ? HD_B_TRANSPOSED : HD_B_NATURAL;
-    if (batch == 1 && !p.trans_a && rows >= 16) p.b_kind = HD_B_PACKED;
+    /* Panels of the whole of B are for products that share them. A head's weight is too large to keep twice more (a chunk of a loss
+     * needs it both ways round): where rows are few, slots copy what they need, each part once or twice. */
+    const bool too_large = rows <= MOST_ROWS_UNPACKED && 4 * cols * depth > LARGEST_PACKED;
+    if (batch == 1 && !p.trans_a && rows >= 16 && !too_large) p.b_kind = HD_B_PACKED;
     const hd_product_target target = { l->target->vl, l->target->registers, l->target->l1, l->target->l2, l->target->l3, 16 };
     if (p.b_kind == HD_B_PACKED)
         for (int i = 0; i < l->packs; i++) if (same_view(&l->pack[i].of, &b.view) && l->pack[i].transposed == b_transposed) p.nv_packed = l->pack[i].nr;
@@ -408,6 +413,8 @@ static void lower_cross_entropy_dx(hd_lowering *l, const hd_fused *fused)
     const int64_t cols = hd_columns(n), rows = hd_elements(&n->shape) / cols;
     row_kernel k = row_begin(l, n, "cross_entropy", "cross_entropy_dx", rows, cols);
     row_matrix(l, &k, "logits", "ld", n->input[0]);
+    hd_argument *logits = &k.step->argument[k.step->arguments - 1];      /* each is read before the same element is written */
+    logits->elementwise = true, logits->full = hd_view_is_dense(&logits->view);
     row_operand(&k, "const int32_t *", "targets", hd_lower_dense(l, n->input[1]), false);
     row_operand(&k, "const float *", "lse", hd_lower_dense(l, n->input[2]), false);
     hd_view dnll = hd_lower_view(l, n->input[3]);

@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "../graph/chunk_loss.h"
 #include "../pattern/pattern.h"
 
 static const char NODE[] = "heddle.node";
@@ -423,10 +424,42 @@ static int entry(lua_State *L)
     return 1;
 }
 
-/* train_step(handle of an entry whose first output is the loss) */
+/* loss_chunks(logits, asked) -> chunks to compute the loss of these logits in; asked 0: as many as they are worth. Nil: asked for,
+ * but the logits are not made row by row. */
+static int loss_chunks(lua_State *L)
+{
+    hd_node *logits = check_node(L, 1, "the logits");
+    const int asked = (int)luaL_checkinteger(L, 2), chunks = asked ? asked : hd_loss_chunks(logits);
+    hd_head head;
+    if (chunks > 1 && !hd_find_head(hd_sandbox_state(L)->graph, logits, &head)) {
+        if (asked) lua_pushnil(L);
+        else lua_pushinteger(L, 1);
+        return 1;
+    }
+    lua_pushinteger(L, chunks);
+    return 1;
+}
+
+/* chunked_nll(logits, targets, chunks): cross_entropy(logits, targets), of logits that loss_chunks approved of */
+static int chunked_nll(lua_State *L)
+{
+    hd_graph *graph = hd_sandbox_state(L)->graph;
+    hd_head head;
+    if (!hd_find_head(graph, check_node(L, 1, "the logits"), &head)) return luaL_error(L, "internal: logits without a head");
+    return push_node(L, hd_chunked_nll(graph, &head, check_node(L, 2, "the targets"), (int)luaL_checkinteger(L, 3)));
+}
+
+/* train_step(handle of an entry whose first output is the loss [, logits, targets, chunks]): the latter for a loss in chunks */
 static int train_step(lua_State *L)
 {
-    hd_add_train_step(hd_sandbox_state(L)->graph, lua_touserdata(L, 1));
+    hd_graph *graph = hd_sandbox_state(L)->graph;
+    const hd_entry *loss = lua_touserdata(L, 1);
+    const int chunks = (int)luaL_optinteger(L, 4, 1);
+    hd_head head;
+    if (chunks == 1) hd_add_train_step(graph, loss);
+    else if (!hd_find_head(graph, check_node(L, 2, "the logits"), &head)) return luaL_error(L, "internal: logits without a head");
+    else hd_add_chunked_train_step(graph, loss, &head, check_node(L, 3, "the targets"), chunks);
+    hd_builders_check_memory(L);
     return 0;
 }
 
@@ -532,7 +565,7 @@ void hd_builders_open(lua_State *L)
     static const luaL_Reg function[] = {
         { "add", add }, { "result", result }, { "is_node", is_node }, { "about", about }, { "block", block }, { "gradients", gradients },
         { "attention_gradients", attention_gradients },
-        { "without_dropout", without_dropout }, { "entry", entry }, { "train_step", train_step }, { "inputs_of", inputs_of },
+        { "without_dropout", without_dropout }, { "entry", entry }, { "train_step", train_step }, { "loss_chunks", loss_chunks }, { "chunked_nll", chunked_nll }, { "inputs_of", inputs_of },
         { "is_causal", is_causal }, { "model", model }, { "config", config }, { "overrides", overrides },
         { "fail", fail }, { "where", where }, { NULL, NULL },
     };
