@@ -24,7 +24,7 @@ COMPILER = base/base \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
   driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/info driver/tensor_file
 CORE = core/pool
-APP = app/main app/app app/options app/file app/progress app/safetensors app/weights app/data app/score \
+APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/weights app/data app/score \
   app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/info \
   app/kept app/coder app/attention app/attention_page
 
@@ -78,6 +78,7 @@ COMPILER_TESTS = \
   inspect_test \
   view_test \
   build_test \
+  variants_test \
   golden_test
 RUNTIME_TESTS = \
   test_pool \

@@ -140,7 +140,8 @@ char *hd_temporary_folder(void)
 void hd_files_write(const hd_model *m, const char *folder)
 {
     if (mkdir(folder, 0777) && errno != EEXIST) hd_fail((hd_where){ folder, 0 }, "cannot make the folder: %s", strerror(errno));
-    for (int i = 0; i < m->files; i++) hd_write_file(hd_format("%s/%s", folder, m->file[i].name), m->file[i].text, strlen(m->file[i].text));
+    for (const hd_model *v = m; v; v = v->better)
+        for (int i = 0; i < v->files; i++) hd_write_file(hd_format("%s/%s", folder, v->file[i].name), v->file[i].text, strlen(v->file[i].text));
 }
 
 /* ~/.cache/heddle, or $HEDDLE_CACHE; NULL when that is "off" or cannot be made. */
@@ -177,7 +178,9 @@ static bool copy_file(const char *from, const char *to)
     return done;
 }
 
-typedef struct job { const char *source, *object, *cached; pid_t child; int output; size_t bytes; } job;
+enum { MOST_FLAGS = 64 };
+
+typedef struct job { const char *const *flag; const char *source, *object, *cached; pid_t child; int output; size_t bytes; } job;
 
 static int largest_first(const void *a, const void *b)
 {
@@ -204,43 +207,74 @@ static void finish(job *jobs, int count, const hd_options *o)
     }
 }
 
-void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, const char *out)
+/* The compiler and its flags, NULL-terminated, with room for what a file adds. */
+static const char **command_for(const hd_options *o, const hd_target *target)
 {
-    const hd_folders *f = hd_folders_find();
-    const char *cc = hd_cc_find(o->cc), *cache = cache_folder();
-    const char *argv[64];
-    int flags = 0;
-    argv[flags++] = cc;
     static const char *const common[] = { "-std=c11", "-O2", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi" };
+    const hd_folders *f = hd_folders_find();
+    const char **argv = HD_NEW_ARRAY(const char *, MOST_FLAGS);
+    int flags = 0;
+    argv[flags++] = hd_cc_find(o->cc);
     for (unsigned i = 0; i < sizeof common / sizeof *common; i++) argv[flags++] = common[i];
-    for (int i = 0; i < 4 && o->target->flags[i]; i++) argv[flags++] = o->target->flags[i];
+    for (int i = 0; i < 4 && target->flags[i]; i++) argv[flags++] = target->flags[i];
     if (o->sanitize) argv[flags++] = "-fsanitize=address,undefined", argv[flags++] = "-fno-sanitize-recover=undefined";
     argv[flags++] = "-I", argv[flags++] = f->core, argv[flags++] = "-I", argv[flags++] = f->app;
+    return argv;
+}
 
+/* The objects of one variant: adds to jobs, taking those that the cache holds (their bytes become 0). Returns the new count. */
+static int add_jobs(job *jobs, int count, const hd_options *o, const hd_model *m, const char *folder)
+{
+    const hd_folders *f = hd_folders_find();
+    const char *const *flag = command_for(o, m->target), *version = hd_cc_version(*flag), *cache = cache_folder();
     /* What an object depends on: compiler, flags, its text, the model's headers and the runtime's. */
-    uint64_t key = hd_hash(hd_cc_version(cc), strlen(hd_cc_version(cc)), 0);
-    for (int i = 1; i < flags; i++) key = hd_hash(argv[i], strlen(argv[i]) + 1, key);
-    static const char *const headers[] = { "hd_core.h", "hd_vec.h", "hd_math.h", "hd_random.h" };
+    uint64_t key = hd_hash(version, strlen(version), 0);
+    for (int i = 1; flag[i]; i++) key = hd_hash(flag[i], strlen(flag[i]) + 1, key);
+    const char *const headers[] = { hd_format("%s/hd_core.h", f->core), hd_format("%s/hd_vec.h", f->core), hd_format("%s/hd_math.h", f->core), hd_format("%s/hd_random.h", f->core),
+                                    hd_format("%s/hd_model.h", f->app) };
     for (unsigned i = 0; i < sizeof headers / sizeof *headers; i++) {
         size_t bytes = 0;
-        const char *text = hd_read_file(hd_format("%s/%s", f->core, headers[i]), &bytes);
+        const char *text = hd_read_file(headers[i], &bytes);
         if (text) key = hd_hash(text, bytes, key);
     }
-    job *jobs = HD_NEW_ARRAY(job, m->files);
-    int count = 0;
+    const int first = count;
     for (int i = 0; i < m->files; i++) {
         if (m->file[i].header) { key = hd_hash(m->file[i].text, strlen(m->file[i].text), key); continue; }
         job *j = &jobs[count++];
+        j->flag = flag;
         j->source = hd_format("%s/%s", folder, m->file[i].name);
         j->object = hd_format("%.*s.o", (int)strlen(j->source) - 2, j->source);
         j->bytes = strlen(m->file[i].text);
     }
-    for (int i = 0; cache && i < count; i++) {
+    for (int i = first; cache && i < count; i++) {
         size_t bytes = 0;
         const char *text = hd_read_file(jobs[i].source, &bytes);
         jobs[i].cached = hd_format("%s/%016llx.o", cache, (unsigned long long)hd_hash(text, bytes, key));
         if (copy_file(jobs[i].cached, jobs[i].object)) jobs[i].bytes = 0;
     }
+    return count;
+}
+
+static void start_job(job *j)
+{
+    const char *argv[MOST_FLAGS];
+    int n = 0;
+    for (; j->flag[n]; n++) argv[n] = j->flag[n];
+    const char *const tail[] = { "-c", j->source, "-o", j->object, NULL };
+    memcpy(argv + n, tail, sizeof tail);
+    j->output = output_file();
+    j->child = start(argv, j->output);
+    if (j->child < 0) hd_fail((hd_where){ *argv, 0 }, "the compiler could not be started: %s", strerror(errno));
+}
+
+void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, const char *out)
+{
+    const hd_folders *f = hd_folders_find();
+    const char *cc = hd_cc_find(o->cc);
+    int files = 0, count = 0;
+    for (const hd_model *v = m; v; v = v->better) files += v->files;
+    job *jobs = HD_NEW_ARRAY(job, files);
+    for (const hd_model *v = m; v; v = v->better) count = add_jobs(jobs, count, o, v, folder);
     const char **object = HD_NEW_ARRAY(const char *, count);      /* linked in the files' order, whatever the cache held: same spec, same program */
     for (int i = 0; i < count; i++) object[i] = jobs[i].object;
     qsort(jobs, (size_t)count, sizeof *jobs, largest_first);
@@ -248,11 +282,7 @@ void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, c
     for (int i = 0; i < count; i++) {
         if (!jobs[i].bytes) continue;
         if (running == o->jobs) finish(jobs, count, o), running--;
-        const char *const tail[] = { "-c", jobs[i].source, "-o", jobs[i].object, NULL };
-        memcpy(argv + flags, tail, sizeof tail);
-        jobs[i].output = output_file();
-        jobs[i].child = start(argv, jobs[i].output);
-        if (jobs[i].child < 0) hd_fail((hd_where){ cc, 0 }, "the compiler could not be started: %s", strerror(errno));
+        start_job(&jobs[i]);
         running++;
     }
     while (running--) finish(jobs, count, o);

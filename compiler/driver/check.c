@@ -2,9 +2,11 @@
  *
  * Three comparisons: every output of every entry; the gradient of the loss for every weight (an entry made for this check
  * returns them); the weights after one training step. And the interpreter's own gradient against central differences along
- * random directions of all weights at once, so that a wrong gradient rule cannot agree with itself. */
+ * random directions of all weights at once, so that a wrong gradient rule cannot agree with itself. Programs of several
+ * variants are compared once for each that this processor runs. */
 #include "driver.h"
 #include "tensor_file.h"
+#include "../../runtime/core/hd_cpu.h"
 #include "../../runtime/core/hd_random.h"
 #include <math.h>
 #include <stdio.h>
@@ -192,10 +194,60 @@ static bool central_differences(const hd_graph *g, int sources, source *s)
     return error < 1e-4;
 }
 
+/* Those of the program's variants that can run here, the best first. */
+static int variants_here(const hd_model *m, const hd_model **variant)
+{
+    int count = 0;
+    if (m->better) count = variants_here(m->better, variant);
+    if (m->target->level <= hd_cpu_level()) variant[count++] = m;
+    else if (m->part) printf("%s: not compared, as this processor lacks some of its instructions\n", m->target->name);
+    return count;
+}
+
+/* What a program makes of an entry, beside the interpreter's values of the same. */
+typedef struct comparison {
+    const hd_options *o;
+    const char *program, *folder, *in, *weights;       /* weights: their file, NULL when there are none */
+    int sources; const source *source;
+    double **gradient, largest_gradient;                /* by source; NULL where the loss has none */
+} comparison;
+
+static bool compare_entry(const comparison *c, const hd_entry *e, const hd_eval *eval, const char *label, bool of_check)
+{
+    const char *out = hd_format("%s/out.safetensors", c->folder), *after = hd_format("%s/after.safetensors", c->folder);
+    const char *argv[16] = { c->program, "run", e->name, "--in", c->in, "--out", out };
+    int n = 7;
+    if (c->weights) argv[n++] = "--weights", argv[n++] = c->weights;
+    if (e->effects) argv[n++] = "--weights-out", argv[n++] = after;
+    char *said = NULL;
+    if (hd_run_program(argv, &said)) hd_fail((hd_where){ c->o->spec, 0 }, "the program made for the check failed: %s", said);
+    double largest = 0;      /* an output that is zero but for rounding is compared with the entry's others */
+    for (int k = 0; k < e->outputs; k++) largest = fmax(largest, largest_of(hd_elements(&e->output[k].node->shape), eval->value[e->output[k].node->id]));
+    bool fine = true;
+    for (int k = 0; k < e->outputs; k++) {
+        const hd_tensor_data t = hd_tensor_file_read(out, e->output[k].name);
+        for (int64_t x = 0; t.dtype == HD_I32 && x < hd_elements(&t.shape); x++) ((float *)t.data)[x] = (float)((const int32_t *)t.data)[x];
+        const int kind = strncmp(e->output[k].name, "gradient.", 9) && strcmp(e->name, "backward") ? OUTPUT : GRADIENT;
+        const bool rounding = largest_of(hd_elements(&t.shape), eval->value[e->output[k].node->id]) < 1e-5 * largest;
+        fine &= compare(kind, label, e->output[k].name, hd_elements(&t.shape), t.data, eval->value[e->output[k].node->id], NULL, of_check ? 1e-3 * c->largest_gradient : rounding ? largest : 0, c->o->tolerance);
+    }
+    for (int k = 0; e->effects && k < c->sources; k++) {
+        const source *s = &c->source[k];
+        if (s->node->op != HD_OP_param) continue;
+        const hd_tensor_data t = hd_tensor_file_read(after, s->node->name);
+        for (int64_t x = 0; c->gradient[k] && x < hd_elements(&t.shape); x++)
+            if (fabs(c->gradient[k][x]) <= zero_share * c->largest_gradient) ((float *)t.data)[x] = (float)eval->value[s->node->id][x];
+        fine &= compare(STEP, label, s->node->name, hd_elements(&t.shape), t.data, eval->value[s->node->id], s->value, 0, c->o->tolerance);
+    }
+    return fine;
+}
+
 int hd_command_check(const hd_options *given)
 {
     hd_options o = *given;
-    const hd_model *m = hd_compile(&o, true, add_gradients);
+    const hd_model *m = hd_compile(&o, true, add_gradients), *variant[4];
+    const int variants = variants_here(m, variant);
+    if (!variants) hd_fail((hd_where){ "--target", 0 }, "this processor lacks instructions of %s, so its program cannot run here", o.target->name);
     const hd_graph *g = m->graph;
     const char *folder = hd_temporary_folder();
     const char *program = hd_format("%s/checked", folder);
@@ -233,7 +285,8 @@ int hd_command_check(const hd_options *given)
     }
     hd_tensor_file_write(in, input_count, inputs);
 
-    double **gradient = HD_NEW_ARRAY(double *, sources), largest_gradient = 0;   /* by source, from the check's own entry */
+    comparison c = { .o = &o, .program = program, .folder = folder, .in = in, .weights = weight_count ? w : NULL, .sources = sources, .source = s };
+    c.gradient = HD_NEW_ARRAY(double *, sources);                                /* from the check's own entry */
     for (int pass = 0; pass < 2 * g->entries; pass++) {                          /* that entry first */
         const hd_entry *e = g->entry[pass % g->entries];
         if ((pass < g->entries) != !strcmp(e->name, "check_gradients")) continue;
@@ -244,32 +297,13 @@ int hd_command_check(const hd_options *given)
             for (int q = 0; q < sources; q++) {
                 if (strcmp(s[q].node->name, e->output[k].name + strlen("gradient."))) continue;
                 const int64_t count = hd_elements(&s[q].node->shape);
-                gradient[q] = HD_NEW_ARRAY(double, count);
-                memcpy(gradient[q], eval->value[e->output[k].node->id], sizeof(double) * (size_t)count);
-                if (largest_of(count, gradient[q]) > largest_gradient) largest_gradient = largest_of(count, gradient[q]);
+                c.gradient[q] = HD_NEW_ARRAY(double, count);
+                memcpy(c.gradient[q], eval->value[e->output[k].node->id], sizeof(double) * (size_t)count);
+                if (largest_of(count, c.gradient[q]) > c.largest_gradient) c.largest_gradient = largest_of(count, c.gradient[q]);
             }
-        const char *out = hd_format("%s/out.safetensors", folder), *after = hd_format("%s/after.safetensors", folder);
-        const char *argv[16] = { program, "run", e->name, "--in", in, "--out", out };
-        int n = 7;
-        if (weight_count) argv[n++] = "--weights", argv[n++] = w;
-        if (e->effects) argv[n++] = "--weights-out", argv[n++] = after;
-        char *said = NULL;
-        if (hd_run_program(argv, &said)) hd_fail((hd_where){ o.spec, 0 }, "the program made for the check failed: %s", said);
-        double largest = 0;      /* an output that is zero but for rounding is compared with the entry's others */
-        for (int k = 0; k < e->outputs; k++) largest = fmax(largest, largest_of(hd_elements(&e->output[k].node->shape), eval->value[e->output[k].node->id]));
-        for (int k = 0; k < e->outputs; k++) {
-            const hd_tensor_data t = hd_tensor_file_read(out, e->output[k].name);
-            for (int64_t x = 0; t.dtype == HD_I32 && x < hd_elements(&t.shape); x++) ((float *)t.data)[x] = (float)((const int32_t *)t.data)[x];
-            const int kind = strncmp(e->output[k].name, "gradient.", 9) && strcmp(e->name, "backward") ? OUTPUT : GRADIENT;
-            const bool rounding = largest_of(hd_elements(&t.shape), eval->value[e->output[k].node->id]) < 1e-5 * largest;
-            fine &= compare(kind, e->name, e->output[k].name, hd_elements(&t.shape), t.data, eval->value[e->output[k].node->id], NULL, pass < g->entries ? 1e-3 * largest_gradient : rounding ? largest : 0, o.tolerance);
-        }
-        for (int k = 0; e->effects && k < sources; k++) {
-            if (s[k].node->op != HD_OP_param) continue;
-            const hd_tensor_data t = hd_tensor_file_read(after, s[k].node->name);
-            for (int64_t x = 0; gradient[k] && x < hd_elements(&t.shape); x++)
-                if (fabs(gradient[k][x]) <= zero_share * largest_gradient) ((float *)t.data)[x] = (float)eval->value[s[k].node->id][x];
-            fine &= compare(STEP, e->name, s[k].node->name, hd_elements(&t.shape), t.data, eval->value[s[k].node->id], s[k].value, 0, o.tolerance);
+        for (int v = 0; v < variants; v++) {
+            setenv("HEDDLE_CPU", variant[v]->target->name, 1);
+            fine &= compare_entry(&c, e, eval, m->better ? hd_format("%s v%d", e->name, variant[v]->target->level) : e->name, pass < g->entries);
         }
         hd_eval_free(eval);
     }

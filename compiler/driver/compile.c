@@ -118,6 +118,33 @@ static void say_empty_rows(const hd_graph *g)
     }
 }
 
+static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_target *target, const char *prefix)
+{
+    hd_model *m = HD_NEW(hd_model);
+    m->graph = g, m->target = target, m->version = HD_VERSION;
+    m->kernels = (hd_kernels){ .prefix = prefix, .target = target };
+    m->weight_offset = HD_NEW_ARRAY(int64_t, g->nodes);
+    m->weights_bytes = hd_weight_offsets(g, m->weight_offset);
+    m->program = HD_NEW_ARRAY(hd_program *, g->entries);
+    for (int i = 0; i < g->entries; i++) {
+        hd_program *p = hd_lower_entry(g, g->entry[i], target, &m->kernels, m->weight_offset, m->weights_bytes);
+        hd_plan(p);
+        if (g->entry[i]->effects) m->state_bytes = 3 * m->weights_bytes;
+        m->program[m->programs++] = p;
+        if (dumps(o, "plan")) {
+            hd_text out = { 0 };
+            if (strcmp(prefix, g->name)) hd_text_add(&out, "variant %s\n", target->name);
+            hd_program_print(p, &out);
+            fputs(out.data, stdout);
+        }
+        const int64_t total = m->weights_bytes + m->state_bytes + p->scratch_bytes;
+        if (o->memory && total > o->memory)
+            hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes (weights %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) or hd.recompute around each block needs less",
+                    p->entry->name, (long long)total, (long long)m->weights_bytes, (long long)m->state_bytes, (long long)p->scratch_bytes, (long long)o->memory);
+    }
+    return m;
+}
+
 hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
 {
     static const char *const passes[] = { "graph", "simplify", "patterns", "plan" };
@@ -134,28 +161,15 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
     dump_graph(o, "simplify", g);
     dump_patterns(o, g);
 
-    hd_model *m = HD_NEW(hd_model);
-    m->graph = g, m->target = o->target, m->version = HD_VERSION;
-    m->kernels = (hd_kernels){ .prefix = g->name, .target = o->target };
-    m->weight_offset = HD_NEW_ARRAY(int64_t, g->nodes);
-    m->weights_bytes = hd_weight_offsets(g, m->weight_offset);
-    m->program = HD_NEW_ARRAY(hd_program *, g->entries);
-    for (int i = 0; i < g->entries; i++) {
-        hd_program *p = hd_lower_entry(g, g->entry[i], o->target, &m->kernels, m->weight_offset, m->weights_bytes);
-        hd_plan(p);
-        if (g->entry[i]->effects) m->state_bytes = 3 * m->weights_bytes;
-        m->program[m->programs++] = p;
-        if (dumps(o, "plan")) {
-            hd_text out = { 0 };
-            hd_program_print(p, &out);
-            fputs(out.data, stdout);
-        }
-        const int64_t total = m->weights_bytes + m->state_bytes + p->scratch_bytes;
-        if (o->memory && total > o->memory)
-            hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes (weights %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) or hd.recompute around each block needs less",
-                    p->entry->name, (long long)total, (long long)m->weights_bytes, (long long)m->state_bytes, (long long)p->scratch_bytes, (long long)o->memory);
+    const bool several = info && *o->target->better;
+    hd_model *m = compile_for(o, g, o->target, several ? hd_format("%s_v%d", g->name, o->target->level) : g->name), **last = &m->better;
+    for (int i = 0; several && o->target->better[i]; i++, last = &(*last)->better) {
+        const hd_target *target = hd_target_find(o->target->better[i]);
+        *last = compile_for(o, g, target, hd_format("%s_v%d", g->name, target->level));
+        (*last)->part = true;
     }
-    hd_emit(m, hd_expander_new(folders->templates, folders->expander), info, info ? hd_cc_version(hd_cc_find(o->cc)) : "");
+    hd_expander *expander = hd_expander_new(folders->templates, folders->expander);
+    for (hd_model *v = m; v; v = v->better) hd_emit(v, expander, info, info ? hd_cc_version(hd_cc_find(o->cc)) : "");
     return m;
 }
 

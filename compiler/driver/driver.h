@@ -20,13 +20,14 @@ typedef struct hd_options {
 typedef struct hd_folders { const char *templates, *library, *expander, *core, *app, *objects; } hd_folders;
 const hd_folders *hd_folders_find(void);
 
-/* The pipeline: every pass in order. extra, if given, may add entries to the graph before it is simplified. */
+/* The pipeline: every pass in order. extra, if given, may add entries to the graph before it is simplified.
+ * info: for a program, so with the target's better variants (model->better). */
 hd_model *hd_compile(const hd_options *, bool info, void (*extra)(hd_graph *));
 
 /* The C compiler by name or path, or the newest found (clang before gcc). Fails with what to install. */
 const char *hd_cc_find(const char *wanted);
 const char *hd_cc_version(const char *cc);
-/* Compiles model->file in `folder` (where the files have been written) and links the program. */
+/* Compiles model->file in `folder` (where the files have been written), those of its variants too, and links the program. */
 void hd_cc_program(const hd_options *, const hd_model *, const char *folder, const char *out);
 void hd_files_write(const hd_model *, const char *folder);
 char *hd_temporary_folder(void);           /* removed at exit, whatever happens */

@@ -8,6 +8,8 @@ typedef struct hd_target {
     int vl;                     /* floats per vector */
     int registers;              /* vector registers */
     int64_t l1, l2, l3;         /* bytes per core; l3 as one program may count on */
+    int level;                  /* hd_cpu_level a processor needs to run it */
+    const char *better[3];      /* targets that a program for this one is compiled for as well, from the least to the best; NULL-terminated */
 } hd_target;
 /* By name; NULL when unknown (hd_target_names lists the valid ones). "native" asks the CPU this runs on. */
 const hd_target *hd_target_find(const char *name);

@@ -18,9 +18,11 @@ typedef struct hd_model {
     int programs; hd_program **program;     /* one for each entry, in order */
     hd_kernels kernels;
     int files, file_capacity; hd_file *file;
+    struct hd_model *better;       /* programs of several variants: the same graph for processors with more instructions, or NULL */
+    bool part;                     /* some model's `better` */
 } hd_model;
 
-/* Fills model->file: NAME.h, NAME.c, NAME_kernels.h, NAME_KIND_*.c, and NAME_info.c where `info` is asked for. */
+/* Fills model->file: NAME.h, NAME.c, NAME_kernels.h, NAME_KIND_*.c, and NAME_info.c where `info` is asked for; NAME is kernels.prefix. */
 void hd_emit(hd_model *, hd_expander *, bool info, const char *compiler);
 /* One kernel call of an entry: C texts of its arguments after `run`. */
 typedef struct hd_call { const char *comment, *kernel; int arguments; const char **argument; } hd_call;

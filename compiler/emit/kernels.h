@@ -18,7 +18,7 @@ typedef struct hd_kernel {
 } hd_kernel;
 
 typedef struct hd_kernels {
-    const char *prefix;            /* model name */
+    const char *prefix;            /* of all names and files: the model's name; in programs of several variants with the variant's level, as in text_v3 */
     const hd_target *target;
     int count, capacity; hd_kernel **kernel;
 } hd_kernels;

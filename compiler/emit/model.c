@@ -91,7 +91,7 @@ static const char *tensor_type(const hd_node *n) { return n->dtype == HD_I32 ? "
 
 static void prototype(hd_text *out, const hd_model *m, const hd_entry *e)
 {
-    hd_text_add(out, "int %s_%s(const %s_memory *memory, const hd_threads *threads", m->graph->name, c_name(e->name), m->graph->name);
+    hd_text_add(out, "int %s_%s(const %s_memory *memory, const hd_threads *threads", m->kernels.prefix, c_name(e->name), m->kernels.prefix);
     for (int i = 0; i < e->inputs; i++)
         hd_text_add(out, ", const %s *%s", tensor_type(e->input[i]), argument_name(e, i));
     for (int i = 0; i < e->outputs; i++)
@@ -105,9 +105,9 @@ static bool trains(const hd_entry *e) { return e->effects > 0; }
 static void emit_header(hd_model *m)
 {
     const hd_graph *g = m->graph;
-    const char *up = upper(g->name);
+    const char *up = upper(m->kernels.prefix);
     hd_text out = { 0 };
-    hd_text_add(&out, "/* %s.h: %s\n *\n", g->name, header_line(m, "The whole interface of one model."));
+    hd_text_add(&out, "/* %s.h: %s\n *\n", m->kernels.prefix, header_line(m, "The whole interface of one model."));
     hd_text_add(&out,
         " * The caller owns every byte. Weights, state and scratch are 64-byte aligned blocks of the sizes below; nothing is allocated,\n"
         " * printed or kept between calls. Functions are re-entrant: several threads may call at once, each with its own scratch (and,\n"
@@ -137,7 +137,7 @@ static void emit_header(hd_model *m)
         "    void (*run)(void *context, void (*task)(void *argument, int slot, int thread), void *argument, int slots);\n} hd_threads;\n#endif\n\n");
     hd_text_add(&out, "typedef struct %s_memory {\n    void *weights;      /* %s_WEIGHTS_BYTES; written only by entries that train */\n"
                       "    void *state;        /* %s_STATE_BYTES, zeroed before the first step; NULL for entries that do not train */\n"
-                      "    void *scratch;      /* SCRATCH_BYTES + threads * THREAD_BYTES; contents never matter between calls */\n} %s_memory;\n\n", g->name, up, up, g->name);
+                      "    void *scratch;      /* SCRATCH_BYTES + threads * THREAD_BYTES; contents never matter between calls */\n} %s_memory;\n\n", m->kernels.prefix, up, up, m->kernels.prefix);
     for (int i = 0; i < m->programs; i++) {
         const hd_entry *e = m->program[i]->entry;
         hd_text_add(&out, "/* %s\n", hd_comment(e->name));
@@ -157,7 +157,7 @@ static void emit_header(hd_model *m)
         if (n->op == HD_OP_param && n->attr.param.role == HD_WEIGHT) hd_text_add(&out, " * %10lld  %s %s\n", (long long)m->weight_offset[i], hd_comment(n->name), dims(&n->shape));
     }
     hd_text_add(&out, " */\n\n#ifdef __cplusplus\n}\n#endif\n#endif\n");
-    add_file(m, hd_format("%s.h", g->name), out.data, true);
+    add_file(m, hd_format("%s.h", m->kernels.prefix), out.data, true);
 }
 
 static const char *address(const hd_model *m, const hd_program *p, const hd_argument *a)
@@ -196,7 +196,7 @@ static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, con
 {
     const hd_entry *e = p->entry;
     const char *entry = c_name(e->name);
-    hd_text_add(out, "typedef struct %s_arguments {\n    hd_run run;\n    const %s_memory *memory;\n    unsigned char *scratch;\n", entry, m->graph->name);
+    hd_text_add(out, "typedef struct %s_arguments {\n    hd_run run;\n    const %s_memory *memory;\n    unsigned char *scratch;\n", entry, m->kernels.prefix);
     for (int i = 0; i < e->inputs; i++) hd_text_add(out, "    const %s *%s;\n", tensor_type(e->input[i]), argument_name(e, i));
     for (int i = 0; i < e->outputs; i++) hd_text_add(out, "    %s *%s;\n", tensor_type(e->output[i].node), argument_name(e, e->inputs + i));
     hd_text_add(out, "%s} %s_arguments;\n\n", p->row_limited ? "    int sequences, used, rows;\n" : "", entry);
@@ -205,7 +205,7 @@ static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, con
         hd_text body = { 0 };
         k += hd_emit_calls(&body, &call[k], p->steps - k, PART_LINES);
         hd_text_add(out, "static void %s_part_%d(const %s_arguments *all)\n{\n    const hd_run run = all->run;\n", entry, ++number, entry);
-        hd_text_add(out, "    const %s_memory *const memory = all->memory;\n    unsigned char *const scratch = all->scratch;\n    (void)memory, (void)scratch;\n", m->graph->name);
+        hd_text_add(out, "    const %s_memory *const memory = all->memory;\n    unsigned char *const scratch = all->scratch;\n    (void)memory, (void)scratch;\n", m->kernels.prefix);
         for (int i = 0; i < e->inputs + e->outputs; i++) {
             const char *name = argument_name(e, i);
             if (!strstr(body.data, name)) continue;
@@ -220,10 +220,10 @@ static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, con
 static void emit_entries(hd_model *m)
 {
     const hd_graph *g = m->graph;
-    const char *up = upper(g->name);
+    const char *up = upper(m->kernels.prefix);
     hd_text out = { 0 };
-    hd_text_add(&out, "/* %s.c: %s */\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n", g->name,
-                header_line(m, "The entries: one line for each step, in the order they run.\n * S scratch, W weights, G gradients and moments, by byte offset."), g->name, g->name);
+    hd_text_add(&out, "/* %s.c: %s */\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n", m->kernels.prefix,
+                header_line(m, "The entries: one line for each step, in the order they run.\n * S scratch, W weights, G gradients and moments, by byte offset."), m->kernels.prefix, m->kernels.prefix);
     hd_text_add(&out, "#define S(offset) ((float *)(void *)(scratch + (offset)))\n#define W(offset) ((float *)(void *)((unsigned char *)memory->weights + (offset)))\n"
                       "#define G(offset) ((float *)(void *)((unsigned char *)memory->state + (offset)))\n\n");
     for (int i = 0; i < m->programs; i++) {
@@ -263,7 +263,7 @@ static void emit_entries(hd_model *m)
         }
         hd_text_add(&out, "    return 0;\n}\n\n");
     }
-    add_file(m, hd_format("%s.c", g->name), out.data, false);
+    add_file(m, hd_format("%s.c", m->kernels.prefix), out.data, false);
 }
 
 /* Which file a kernel goes to. A compiler takes about a tenth of a second to start, so small kernels share one. */
@@ -278,10 +278,9 @@ static const char *file_kind(const hd_kernel *k)
 static void emit_kernels(hd_model *m, hd_expander *x)
 {
     enum { FILE_CHARACTERS = 40000 };
-    const hd_graph *g = m->graph;
     hd_text proto = { 0 };
     hd_text_add(&proto, "/* %s_kernels.h: %s */\n#include \"hd_core.h\"\n\n#if defined(__GNUC__)\n#define HD_HIDDEN __attribute__((visibility(\"hidden\")))\n#else\n#define HD_HIDDEN\n#endif\n\n",
-                g->name, header_line(m, "Every kernel instance; each is defined in the file of its kind."));
+                m->kernels.prefix, header_line(m, "Every kernel instance; each is defined in the file of its kind."));
     for (int i = 0; i < m->kernels.count; i++) hd_text_add(&proto, "HD_HIDDEN void %s(%s);\n", m->kernels.kernel[i]->name, m->kernels.kernel[i]->signature);
     static const char *const kinds[] = { "attention_fwd", "attention_bwd", "product", "rows" };
     for (unsigned kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
@@ -291,17 +290,17 @@ static void emit_kernels(hd_model *m, hd_expander *x)
             const hd_kernel *k = i < m->kernels.count ? m->kernels.kernel[i] : NULL;
             if (k && strcmp(file_kind(k), kinds[kind])) continue;
             if (out.data && (!k || out.length > FILE_CHARACTERS)) {
-                add_file(m, number ? hd_format("%s_%s_%d.c", g->name, kinds[kind], number) : hd_format("%s_%s.c", g->name, kinds[kind]), out.data, false);
+                add_file(m, number ? hd_format("%s_%s_%d.c", m->kernels.prefix, kinds[kind], number) : hd_format("%s_%s.c", m->kernels.prefix, kinds[kind]), out.data, false);
                 number++;
                 out = (hd_text){ 0 };
             }
             if (!k) continue;
             if (!out.data)
-                hd_text_add(&out, "/* %s */\n#define HD_VL %d\n#include \"hd_vec.h\"\n#include \"%s_kernels.h\"\n\n", header_line(m, "Kernels, one function each."), m->target->vl, g->name);
+                hd_text_add(&out, "/* %s */\n#define HD_VL %d\n#include \"hd_vec.h\"\n#include \"%s_kernels.h\"\n\n", header_line(m, "Kernels, one function each."), m->target->vl, m->kernels.prefix);
             hd_text_add(&out, "/* from %s.c.tmpl for %s:%d */\n%s\n", k->template_name, hd_comment(k->where.file), k->where.line, hd_kernel_text(x, &m->kernels, k));
         }
     }
-    add_file(m, hd_format("%s_kernels.h", g->name), proto.data, true);
+    add_file(m, hd_format("%s_kernels.h", m->kernels.prefix), proto.data, true);
 }
 
 static void tensors(hd_text *out, const char *symbol, int count, const char *const *name, hd_node *const *node)
@@ -335,11 +334,25 @@ static void emit_steps(hd_text *out, const hd_program *p, int number)
     hd_text_add(out, "    { 0 }\n};\nstatic const int32_t kinds_%d[] = { %s };\n", number, p->steps ? order.data : "0");
 }
 
+/* What a program starts with: the plainest variant is in use until hd_app_main has looked at the processor. */
+static void emit_start(hd_text *out, const hd_model *m)
+{
+    hd_text best_first = { 0 };
+    for (const hd_model *v = m; v; v = v->better) {
+        const char *after = best_first.data;
+        best_first = (hd_text){ 0 };
+        hd_text_add(&best_first, "&hd_info_of_%s, %s", v->kernels.prefix, after ? after : "");
+        if (v != m) hd_text_add(out, "extern const hd_model_info hd_info_of_%s;\n", v->kernels.prefix);
+    }
+    hd_text_add(out, "const hd_model_info *const hd_model_variants[] = { %sNULL };\nconst hd_model_info *hd_model_chosen = &hd_info_of_%s;\n\n", best_first.data, m->kernels.prefix);
+    hd_text_add(out, "int main(int argc, char **argv) { return hd_app_main(argc, argv); }\n");
+}
+
 static void emit_info(hd_model *m, const char *compiler)
 {
     const hd_graph *g = m->graph;
     hd_text out = { 0 };
-    hd_text_add(&out, "/* %s_info.c: %s */\n#include \"%s.h\"\n#include \"hd_model.h\"\n\n", g->name, header_line(m, "What the program's commands know of the model."), g->name);
+    hd_text_add(&out, "/* %s_info.c: %s */\n#include \"%s.h\"\n#include \"hd_model.h\"\n\n", m->kernels.prefix, header_line(m, "What the program's commands know of the model."), m->kernels.prefix);
     int weights = 0;
     int64_t parameters = 0;
     hd_text_add(&out, "static const hd_weight weights[] = {\n");
@@ -364,7 +377,7 @@ static void emit_info(hd_model *m, const char *compiler)
         tensors(&out, hd_format("outputs_%d", i), e->outputs, name, node);
         emit_steps(&out, p, i);
         hd_text_add(&out, "static int call_%d(const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)\n{\n", i);
-        hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", g->name, g->name, c_name(e->name));
+        hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", m->kernels.prefix, m->kernels.prefix, c_name(e->name));
         for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(&out, ", tensor[%d]", k);
         hd_text_add(&out, "%s);\n}\n\n", e->causal ? ", sequences, used" : "");
     }
@@ -382,14 +395,15 @@ static void emit_info(hd_model *m, const char *compiler)
     for (int i = 0; i < g->configs; i++) hd_text_add(&out, "    { %s, %s },\n", hd_quoted(g->config[i].key), hd_quoted(g->config[i].value));
     hd_text_add(&out, "    { 0, 0 }\n};\n\n");
     const hd_training *t = &g->training;
-    hd_text_add(&out, "const hd_model_info hd_model = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .compiler = %s,\n", hd_quoted(g->name), hd_quoted(m->version), hd_quoted(g->spec), hd_quoted(m->target->name), hd_quoted(compiler));
+    hd_text_add(&out, "const hd_model_info hd_info_of_%s = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .level = %d, .compiler = %s,\n", m->kernels.prefix, hd_quoted(g->name), hd_quoted(m->version), hd_quoted(g->spec),
+                hd_quoted(m->target->name), m->target->level, hd_quoted(compiler));
     hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .batch = %lld, .ahead = %d, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->batch, g->predicts_same ? 0 : 1, (long long)parameters);
     hd_text_add(&out, "    .weights_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights,\n", (long long)m->weights_bytes, (long long)m->state_bytes, weights);
     hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n    .attentions = (int)(sizeof attentions / sizeof *attentions) - 1, .attention = attentions,\n", m->programs, g->configs);
     hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",
                 t->present ? "true" : "false", t->lr, t->min_lr, t->beta1, t->beta2, t->epsilon, t->decay, t->clip, t->average, (long long)t->warmup, (long long)t->batch);
-    hd_text_add(&out, "int main(int argc, char **argv) { return hd_app_main(argc, argv); }\n");
-    add_file(m, hd_format("%s_info.c", g->name), out.data, false);
+    if (!m->part) emit_start(&out, m);
+    add_file(m, hd_format("%s_info.c", m->kernels.prefix), out.data, false);
 }
 
 void hd_emit(hd_model *m, hd_expander *x, bool info, const char *compiler)

@@ -197,12 +197,12 @@ static bool same_attention(const hd_attention *a, const hd_attention *b)
 /* Plans are made once for all layers alike: balancing slots walks the cover, which is long where the length is. */
 static hd_attention_plan plan_of(const hd_attention *a, const hd_target *target, bool backward)
 {
-    static struct { hd_attention of; bool backward; hd_attention_plan plan; } *made;
+    static struct { hd_attention of; const hd_target *target; bool backward; hd_attention_plan plan; } *made;
     static int count, capacity;
-    for (int i = 0; i < count; i++) if (made[i].backward == backward && same_attention(&made[i].of, a)) return made[i].plan;
+    for (int i = 0; i < count; i++) if (made[i].backward == backward && made[i].target == target && same_attention(&made[i].of, a)) return made[i].plan;
     const hd_attention_plan plan = backward ? hd_attention_backward(a, target) : hd_attention_forward(a, target);
     made = hd_grow(made, count, &capacity, sizeof *made);
-    made[count].of = *a, made[count].backward = backward, made[count].plan = plan;
+    made[count].of = *a, made[count].target = target, made[count].backward = backward, made[count].plan = plan;
     return made[count++].plan;
 }
 

@@ -137,8 +137,8 @@ typedef struct result { const hd_entry_info *entry; const char *isa; double peak
 static void print_text(const result *r)
 {
     double gflops = r->entry->flops / r->total / 1e9;
-    printf("%s %s, %d threads, median of %d calls; peak %.1f GFLOP/s (%s), reads %.1f GB/s, measured in between\n\n", hd_model.name, r->entry->name, r->threads, r->repetitions, r->peak,
-           r->isa, r->read);
+    printf("%s %s, %d threads, median of %d calls, compiled for %s; peak %.1f GFLOP/s (%s), reads %.1f GB/s, measured in between\n\n", hd_model.name, r->entry->name, r->threads, r->repetitions,
+           hd_model.target, r->peak, r->isa, r->read);
     printf("%9s %7s %6s %9s %6s %8s  %-44s %s\n", "ms", "share", "calls", "GFLOP/s", "peak", "GB/s", "kernel", "first line");
     for (int i = 0; i < r->rows; i++) {
         const row *k = &r->row[i];
@@ -167,7 +167,7 @@ static void print_json(const result *r)
         json_object_set_new(total, "useful_gflops", hd_json_real(useful));
         json_object_set_new(total, "useful_share_of_peak", hd_json_real(useful / r->peak));
     }
-    hd_json_print(stdout, json_pack("{s:s, s:i, s:i, s:s, s:f, s:f, s:o, s:o}", "entry", r->entry->name, "threads", r->threads, "repetitions", r->repetitions, "isa", r->isa,
+    hd_json_print(stdout, json_pack("{s:s, s:o, s:i, s:i, s:s, s:f, s:f, s:o, s:o}", "entry", r->entry->name, "target", hd_json_text(hd_model.target), "threads", r->threads, "repetitions", r->repetitions, "isa", r->isa,
                                     "peak_gflops", r->peak, "read_gbs", r->read, "kernels", kernels, "total", total));
 }
 

@@ -92,6 +92,7 @@ typedef struct hd_training_info {
 
 typedef struct hd_model_info {
     const char *name, *version, *spec, *target, *compiler;
+    int level;                                /* hd_cpu_level a processor needs */
     const char *kind;                         /* "language_model" or "ops" */
     int64_t length, vocab, batch;             /* 0 where they mean nothing */
     int ahead;                                /* language models: logits at position t are for token t + ahead, 1 or 0 */
@@ -105,7 +106,11 @@ typedef struct hd_model_info {
     hd_training_info training;
 } hd_model_info;
 
-extern const hd_model_info hd_model;          /* defined by the generated MODEL_info.c */
+/* Defined by the generated MODEL_info.c: one table for each kind of processor that the program was compiled for, the best first,
+ * then NULL; they differ in kernels and scratch only. hd_app_main chooses; until then the last is in use. */
+extern const hd_model_info *const hd_model_variants[];
+extern const hd_model_info *hd_model_chosen;
+#define hd_model (*hd_model_chosen)
 int hd_app_main(int argc, char **argv);       /* the program: runtime/app/main.c */
 
 #endif

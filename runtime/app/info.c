@@ -1,5 +1,5 @@
 /* info: what a program is and what it needs. */
-#include "app.h"
+#include "variant.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +14,7 @@ static bool can_train(void) { return hd_app_language_model() && hd_model.trainin
 static void print_text(int threads)
 {
     printf("%s: heddle %s, from %s, for %s, by %s\n", hd_model.name, hd_model.version, hd_model.spec, hd_model.target, hd_model.compiler);
+    if (hd_model_variants[1]) printf("variants: %s; the environment's HEDDLE_CPU chooses another\n", hd_variant_names(HD_ANY_LEVEL));
     if (hd_app_language_model())
         printf("language model: length %lld, vocabulary %lld, micro-batch %lld\n", (long long)hd_model.length, (long long)hd_model.vocab, (long long)hd_model.batch);
     if (hd_model.configs) {
@@ -61,7 +62,8 @@ static json_t *memory_json(int threads)
 
 static void print_json(int threads)
 {
-    json_t *config = json_object(), *entries = json_array(), *patterns = json_array();
+    json_t *config = json_object(), *variants = json_array(), *entries = json_array(), *patterns = json_array();
+    for (const hd_model_info *const *v = hd_model_variants; *v; v++) json_array_append_new(variants, hd_json_text((*v)->target));
     for (int i = 0; i < hd_model.configs; i++) json_object_set_new(config, hd_model.config[i][0], hd_json_text(hd_model.config[i][1]));
     for (int i = 0; i < hd_model.entries; i++) {
         const hd_entry_info *e = &hd_model.entry[i];
@@ -73,8 +75,8 @@ static void print_json(int threads)
         json_array_append_new(patterns, json_pack("{s:o, s:I, s:I, s:I, s:f}", "name", hd_json_text(p->name), "queries", (json_int_t)p->queries, "keys", (json_int_t)p->keys,
                                                   "kept_pairs", (json_int_t)p->kept_pairs, "density", p->density));
     }
-    hd_json_print(stdout, json_pack("{s:s, s:s, s:o, s:s, s:o, s:o, s:I, s:i, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "name", hd_model.name, "heddle", hd_model.version, "spec",
-                                    hd_json_text(hd_model.spec), "kind", hd_model.kind, "target", hd_json_text(hd_model.target), "compiler", hd_json_text(hd_model.compiler),
+    hd_json_print(stdout, json_pack("{s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:I, s:i, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "name", hd_model.name, "heddle", hd_model.version, "spec",
+                                    hd_json_text(hd_model.spec), "kind", hd_model.kind, "target", hd_json_text(hd_model.target), "variants", variants, "compiler", hd_json_text(hd_model.compiler),
                                     "parameters", (json_int_t)hd_model.parameters, "tensors", hd_model.weights, "length", (json_int_t)hd_model.length,
                                     "vocab", (json_int_t)hd_model.vocab, "batch", (json_int_t)hd_model.batch, "config", config, "entries", entries,
                                     "memory", memory_json(threads), "patterns", patterns));

@@ -2,7 +2,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "app.h"
+#include "variant.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -46,6 +46,7 @@ static void on_bus_error(int signal)
 
 int hd_app_main(int argc, char **argv)
 {
+    hd_variant_choose();
     signal(SIGXFSZ, SIG_IGN);        /* a file size limit then is a write error with a message */
     signal(SIGBUS, on_bus_error);
     if (argc < 2) {

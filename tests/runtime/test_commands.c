@@ -203,6 +203,7 @@ static void info_and_bench_print_the_keys_that_scripts_read(void **state)
     assert_contains(program_out, "\"weights\": 33792");
     assert_contains(program_out, "\"kept_pairs\": 32, \"density\": 0.03125");
     assert_contains(program_out, "\"config\": {\"length\": \"32\", \"width\": \"16\"}");
+    assert_contains(program_out, "\"target\": \"any\", \"variants\": [\"any\"]");
     ok(program("info"));
     assert_contains(program_out, "parameters: 8448");
     ok(program("bench --json --seconds 0.05"));
@@ -214,6 +215,7 @@ static void info_and_bench_print_the_keys_that_scripts_read(void **state)
     assert_contains(program_out, "{\"kernel\": \"join\", \"where\": \"tiny.lua:1\", \"calls\": 1, ");
     ok(program("bench loss --threads 1 --seconds 0.05"));
     assert_contains(program_out, "tiny loss, 1 threads");
+    assert_contains(program_out, "compiled for any;");
 }
 
 static const struct { const char *line, *message; } refused[] = {

@@ -184,10 +184,12 @@ static const hd_weight weights[] = {
 static const hd_pattern_info patterns[] = { { .name = "own position only", .queries = LENGTH, .keys = LENGTH, .kept_pairs = LENGTH, .density = 1.0 / LENGTH } };
 static const char *const config[][2] = { { "length", "32" }, { "width", "16" } };
 
-const hd_model_info hd_model = {
+static const hd_model_info tiny = {
     .name = "tiny", .version = "test", .spec = "tiny.lua", .target = "any", .compiler = "cc", .kind = "language_model",
     .length = LENGTH, .vocab = VOCAB, .batch = BATCH, .ahead = 1, .parameters = PARAMETERS,
     .weights_bytes = PARAMETERS * sizeof(float), .state_bytes = 3 * PARAMETERS * sizeof(float),
     .weights = 3, .weight = weights, .entries = 3, .entry = entries, .patterns = 1, .pattern = patterns, .configs = 2, .config = config,
     .training = { true, 1e-2, 0.1, 0.9, 0.99, 1e-8, 0.01, 1.0, 0, 10, 8 },
 };
+const hd_model_info *const hd_model_variants[] = { &tiny, NULL };
+const hd_model_info *hd_model_chosen = &tiny;
