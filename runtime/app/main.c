@@ -31,7 +31,7 @@ static void print_help(void)
 #if __has_feature(address_sanitizer)
 /* Programs end with memory that the system takes back: no leak, and no reason for a failing exit status. */
 const char *__asan_default_options(void);
-__attribute__((weak)) const char *__asan_default_options(void) { return "detect_leaks=0"; }
+__attribute__((weak, used)) const char *__asan_default_options(void) { return "detect_leaks=0"; }
 #endif
 #endif
 
