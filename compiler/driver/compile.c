@@ -127,20 +127,26 @@ static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_ta
     m->weights_bytes = hd_weight_offsets(g, m->weight_offset);
     m->program = HD_NEW_ARRAY(hd_program *, g->entries);
     for (int i = 0; i < g->entries; i++) {
-        hd_program *p = hd_lower_entry(g, g->entry[i], target, &m->kernels, m->weight_offset, m->weights_bytes);
+        hd_program *p = hd_lower_entry(g, g->entry[i], target, &m->kernels, m->weight_offset, m->weights_bytes, g->entry[i]->effects ? NULL : &m->packing);
         hd_plan(p);
         if (g->entry[i]->effects) m->state_bytes = 3 * m->weights_bytes;
         m->program[m->programs++] = p;
-        if (dumps(o, "plan")) {
-            hd_text out = { 0 };
+    }
+    if (dumps(o, "plan")) {
+        hd_text out = { 0 };
+        for (int i = 0; i <= m->programs; i++) {
+            if (i == m->programs && !m->packing.count) break;
             if (strcmp(prefix, g->name)) hd_text_add(&out, "variant %s\n", target->name);
-            hd_program_print(p, &out);
-            fputs(out.data, stdout);
+            hd_program_print(i < m->programs ? m->program[i] : &m->packing.program, &out);
         }
-        const int64_t total = m->weights_bytes + m->state_bytes + p->scratch_bytes;
-        if (o->memory && total > o->memory)
-            hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes (weights %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) or hd.recompute around each block needs less",
-                    p->entry->name, (long long)total, (long long)m->weights_bytes, (long long)m->state_bytes, (long long)p->scratch_bytes, (long long)o->memory);
+        fputs(out.data ? out.data : "", stdout);
+    }
+    for (int i = 0; i < m->programs && o->memory; i++) {
+        const hd_program *p = m->program[i];
+        const int64_t packed = p->reads_packed ? m->packing.bytes : 0, state = p->entry->effects ? m->state_bytes : 0, total = m->weights_bytes + packed + state + p->scratch_bytes;
+        if (total > o->memory)
+            hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes (weights %lld, packed %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) or hd.recompute around each block needs less",
+                    p->entry->name, (long long)total, (long long)m->weights_bytes, (long long)packed, (long long)state, (long long)p->scratch_bytes, (long long)o->memory);
     }
     return m;
 }

@@ -11,8 +11,8 @@ int hd_command_info(const hd_options *o)
     int64_t parameters = 0;
     for (int i = 0; i < g->nodes; i++)
         if (g->node[i]->op == HD_OP_param && g->node[i]->attr.param.role == HD_WEIGHT) parameters += hd_elements(&g->node[i]->shape);
-    if (o->json) printf("{\"name\": \"%s\", \"parameters\": %lld, \"memory\": {\"weights\": %lld, \"state\": %lld}, \"entries\": [", g->name, (long long)parameters, (long long)m->weights_bytes, (long long)m->state_bytes);
-    else printf("%s: %lld parameters, weights %.2f MB, state %.2f MB\n", g->name, (long long)parameters, (double)m->weights_bytes / 1e6, (double)m->state_bytes / 1e6);
+    if (o->json) printf("{\"name\": \"%s\", \"parameters\": %lld, \"memory\": {\"weights\": %lld, \"packed\": %lld, \"state\": %lld}, \"entries\": [", g->name, (long long)parameters, (long long)m->weights_bytes, (long long)m->packing.bytes, (long long)m->state_bytes);
+    else printf("%s: %lld parameters, weights %.2f MB, packed for inference %.2f MB, state %.2f MB\n", g->name, (long long)parameters, (double)m->weights_bytes / 1e6, (double)m->packing.bytes / 1e6, (double)m->state_bytes / 1e6);
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
         double flops = 0;

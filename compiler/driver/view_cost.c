@@ -110,7 +110,8 @@ double hd_memory_draw(hd_text *out, const hd_model *m)
     double y = 122;
     for (int i = 0; i < m->programs; i++) y = draw_plan(&charts, m->program[i], y, seen);
     hd_page_text(out, HD_PAGE_MARGIN, 24, "h", "Memory");
-    hd_page_lines(out, HD_PAGE_MARGIN, 48, "m", 128, hd_format("Weights %s%s. Scratch of each entry over its steps: a box is a tensor from its first to its last step, at its offset. The line is what is alive at once; its highest point is the lower bound of any plan.", hd_page_bytes((double)m->weights_bytes),
+    hd_page_lines(out, HD_PAGE_MARGIN, 48, "m", 128, hd_format("Weights %s%s%s. Scratch of each entry over its steps: a box is a tensor from its first to its last step, at its offset. The line is what is alive at once; its highest point is the lower bound of any plan.", hd_page_bytes((double)m->weights_bytes),
+                 m->packing.bytes ? hd_format(", packed for inference %s", hd_page_bytes((double)m->packing.bytes)) : "",
                  m->state_bytes ? hd_format(", gradients and moments %s", hd_page_bytes((double)m->state_bytes)) : ""));
     double x = HD_PAGE_MARGIN;
     for (int k = 0; k < KINDS; k++) {

@@ -16,6 +16,7 @@ typedef struct hd_model {
     int64_t *weight_offset;        /* by node id */
     int64_t weights_bytes, state_bytes;
     int programs; hd_program **program;     /* one for each entry, in order */
+    hd_packing packing;
     hd_kernels kernels;
     int files, file_capacity; hd_file *file;
     struct hd_model *better;       /* programs of several variants: the same graph for processors with more instructions, or NULL */

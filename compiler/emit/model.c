@@ -64,7 +64,7 @@ static const char *c_name(const char *name)
 {
     char *out = hd_strdup(name);
     for (char *c = out; *c; c++) if (!isalnum((unsigned char)*c)) *c = '_';
-    static const char *const taken[] = { "memory", "threads", "all", "i", "int64_t", "INT64_C", "_Bool", "_Complex", "_Imaginary", "_Generic", "_Atomic", "_Alignas", "_Alignof", "_Noreturn", "_Static_assert", "_Thread_local", "sequences", "used", "run", "rows", "scratch", "S", "W", "G", "NULL", "size_t", "int32_t", "uintptr_t", "hd_run", "hd_threads", "asm", "typeof", "do", "int", "float", "for", "if", "while", "auto", "long",
+    static const char *const taken[] = { "memory", "threads", "pack", "all", "i", "int64_t", "INT64_C", "_Bool", "_Complex", "_Imaginary", "_Generic", "_Atomic", "_Alignas", "_Alignof", "_Noreturn", "_Static_assert", "_Thread_local", "sequences", "used", "run", "rows", "scratch", "S", "W", "P", "G", "NULL", "size_t", "int32_t", "uintptr_t", "hd_run", "hd_threads", "asm", "typeof", "do", "int", "float", "for", "if", "while", "auto", "long",
                                          "new", "class", "this", "delete", "template", "operator", "private", "public", "default", "const", "return", "short", "signed", "union", "struct", "enum", "case", "char", "double", "else", "goto", "void", "break", "static", "switch", "register", "inline", "extern", "continue", "volatile", "unsigned", "sizeof", "typedef", "restrict", "bool", "true", "false", "namespace", "using", "virtual", "try", "catch", "throw", "and", "or", "not", "xor", "export", "friend", "mutable", "typename", "explicit", "protected", "constexpr", "consteval", "constinit", "nullptr", "const_cast", "dynamic_cast", "static_cast", "reinterpret_cast", "decltype", "requires", "concept", "wchar_t", "char8_t", "char16_t", "char32_t", "alignas", "alignof", "noexcept", "static_assert", "thread_local", "typeid", "typeof_unqual", "bitand", "bitor", "compl", "and_eq", "or_eq", "not_eq", "xor_eq", "co_await", "co_return", "co_yield" };
     for (unsigned i = 0; i < sizeof taken / sizeof *taken; i++) if (!strcmp(out, taken[i])) return hd_format("%s_", out);
     return isdigit((unsigned char)*out) ? hd_format("t_%s", out) : out;
@@ -87,11 +87,15 @@ static const char *argument_name(const hd_entry *e, int k)
     return name[k];
 }
 
+/* What stands for an entry where the weights are packed. */
+static const hd_entry pack_entry = { .name = "pack" };
+static const char *function_name(const hd_entry *e) { return e == &pack_entry ? e->name : c_name(e->name); }
+
 static const char *tensor_type(const hd_node *n) { return n->dtype == HD_I32 ? "int32_t" : "float"; }
 
 static void prototype(hd_text *out, const hd_model *m, const hd_entry *e)
 {
-    hd_text_add(out, "int %s_%s(const %s_memory *memory, const hd_threads *threads", m->kernels.prefix, c_name(e->name), m->kernels.prefix);
+    hd_text_add(out, "int %s_%s(const %s_memory *memory, const hd_threads *threads", m->kernels.prefix, function_name(e), m->kernels.prefix);
     for (int i = 0; i < e->inputs; i++)
         hd_text_add(out, ", const %s *%s", tensor_type(e->input[i]), argument_name(e, i));
     for (int i = 0; i < e->outputs; i++)
@@ -109,15 +113,17 @@ static void emit_header(hd_model *m)
     hd_text out = { 0 };
     hd_text_add(&out, "/* %s.h: %s\n *\n", m->kernels.prefix, header_line(m, "The whole interface of one model."));
     hd_text_add(&out,
-        " * The caller owns every byte. Weights, state and scratch are 64-byte aligned blocks of the sizes below; nothing is allocated,\n"
-        " * printed or kept between calls. Functions are re-entrant: several threads may call at once, each with its own scratch (and,\n"
-        " * for training, its own weights and state). Results are the same bits for any number of threads.\n"
-        " * Every function returns 0, or -1 when threads->count is below 1 or the scratch is not 64-byte aligned; then nothing was written.\n */\n");
+        " * The caller owns every byte. Weights, packed weights, state and scratch are 64-byte aligned blocks of the sizes below; nothing is\n"
+        " * allocated, printed or kept between calls. Functions are re-entrant: several threads may call at once, each with its own scratch\n"
+        " * (and, for training, its own weights and state). Results are the same bits for any number of threads.\n"
+        " * Every function returns 0, or -1 when threads->count is below 1, the scratch is not 64-byte aligned, or there are no packed weights\n"
+        " * where they are read; then nothing was written.\n */\n");
     hd_text_add(&out, "#ifndef HEDDLE_%s_H\n#define HEDDLE_%s_H\n\n#include <stddef.h>\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", up, up);
     if (g->length) constant(&out, hd_format("%s_LENGTH", up), g->length, "positions of one sequence");
     if (g->vocab) constant(&out, hd_format("%s_VOCAB", up), g->vocab, "token ids are 0 .. VOCAB - 1");
     if (g->batch) constant(&out, hd_format("%s_BATCH", up), g->batch, "sequences of one call");
     constant(&out, hd_format("%s_WEIGHTS_BYTES", up), m->weights_bytes, "weights, laid out as in the table below");
+    constant(&out, hd_format("%s_PACKED_BYTES", up), m->packing.bytes, hd_format("weights as entries that do not train read them: %s_pack", m->kernels.prefix));
     constant(&out, hd_format("%s_STATE_BYTES", up), m->state_bytes, "gradients and moments; entries that train need it");
     int64_t scratch = 0, local = 0;
     for (int i = 0; i < m->programs; i++) {
@@ -137,7 +143,12 @@ static void emit_header(hd_model *m)
         "    void (*run)(void *context, void (*task)(void *argument, int slot, int thread), void *argument, int slots);\n} hd_threads;\n#endif\n\n");
     hd_text_add(&out, "typedef struct %s_memory {\n    void *weights;      /* %s_WEIGHTS_BYTES; written only by entries that train */\n"
                       "    void *state;        /* %s_STATE_BYTES, zeroed before the first step; NULL for entries that do not train */\n"
-                      "    void *scratch;      /* SCRATCH_BYTES + threads * THREAD_BYTES; contents never matter between calls */\n} %s_memory;\n\n", m->kernels.prefix, up, up, m->kernels.prefix);
+                      "    void *scratch;      /* SCRATCH_BYTES + threads * THREAD_BYTES; contents never matter between calls */\n"
+                      "    void *packed;       /* %s_PACKED_BYTES, written by %s_pack only; NULL for entries that do not read it */\n} %s_memory;\n\n", m->kernels.prefix, up, up, up, m->kernels.prefix, m->kernels.prefix);
+    hd_text_add(&out, "/* %s\nint %s_pack(const %s_memory *memory, const hd_threads *threads);\n\n",
+                m->packing.bytes ? "pack\n * Fills memory->packed from memory->weights; reads no other member. To be called once after weights were loaded or changed,\n"
+                                   " * before entries that read packed weights. One packed copy serves any number of callers at once.\n */"
+                                 : "pack\n * No entry of this model reads packed weights: there is nothing to do, and memory->packed may be NULL.\n */", m->kernels.prefix, m->kernels.prefix);
     for (int i = 0; i < m->programs; i++) {
         const hd_entry *e = m->program[i]->entry;
         hd_text_add(&out, "/* %s\n", hd_comment(e->name));
@@ -146,6 +157,7 @@ static void emit_header(hd_model *m)
         if (trains(e))
             hd_text_add(&out, " *   Changes weights and state. hyper: learning rate, beta1, beta2, epsilon, decay, clip (0: off), 1 - beta1^t, 1 - beta2^t, the factor of the\n"
                               " *   gradients (1 / calls per step), accumulate (0 in the first call of a step, then 1), update (1 in the last call of a step, else 0), zeros.\n");
+        if (m->program[i]->reads_packed) hd_text_add(&out, " *   Reads packed weights: %s_pack comes first.\n", m->kernels.prefix);
         if (e->causal) hd_text_add(&out, " *   sequences, used: the leading sequences, and positions of each, that matter; 0: all. Outputs beyond them are not to be read.\n");
         hd_text_add(&out, " */\n");
         prototype(&out, m, e);
@@ -155,6 +167,15 @@ static void emit_header(hd_model *m)
     for (int i = 0; i < g->nodes; i++) {
         const hd_node *n = g->node[i];
         if (n->op == HD_OP_param && n->attr.param.role == HD_WEIGHT) hd_text_add(&out, " * %10lld  %s %s\n", (long long)m->weight_offset[i], hd_comment(n->name), dims(&n->shape));
+    }
+    if (m->packing.bytes) {
+        hd_text_add(&out, " */\n\n/* The packed weights, by byte offset: a matrix [k][n], or [n][k] read as its transpose, as panels [ceil(n / p)][k][p] of floats, zeros\n"
+                          " * beyond column n. Nothing in them is an address: a copy made elsewhere, or kept in a file, serves as well.\n");
+        for (int i = 0; i < m->packing.count; i++) {
+            const hd_panels *b = &m->packing.panels[i];
+            hd_text_add(&out, " * %10lld  %s%s%s, k = %lld, n = %lld, p = %d\n", (long long)b->packed.buffer->offset, hd_comment(b->of.buffer->what),
+                        b->of.offset ? hd_format(" from element %lld on", (long long)b->of.offset) : "", b->transposed ? " [n][k]" : " [k][n]", (long long)b->k, (long long)b->n, b->nr);
+        }
     }
     hd_text_add(&out, " */\n\n#ifdef __cplusplus\n}\n#endif\n#endif\n");
     add_file(m, hd_format("%s.h", m->kernels.prefix), out.data, true);
@@ -172,6 +193,7 @@ static const char *address(const hd_model *m, const hd_program *p, const hd_argu
     switch (b->area) {
     case HD_AREA_SCRATCH: return hd_format("S(%lld)", at);
     case HD_AREA_WEIGHTS: return hd_format("W(%lld)", at);
+    case HD_AREA_PACKED: return hd_format("P(%lld)", at);
     case HD_AREA_GRADIENTS: return hd_format("G(%lld)", at);
     case HD_AREA_MOMENT_1: return hd_format("G(%lld)", (long long)m->weights_bytes + at);
     case HD_AREA_MOMENT_2: return hd_format("G(%lld)", 2 * (long long)m->weights_bytes + at);
@@ -195,7 +217,7 @@ enum { PART_LINES = 48 };      /* compilers take more than twice the time over a
 static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, const hd_call *call)
 {
     const hd_entry *e = p->entry;
-    const char *entry = c_name(e->name);
+    const char *entry = function_name(e);
     hd_text_add(out, "typedef struct %s_arguments {\n    hd_run run;\n    const %s_memory *memory;\n    unsigned char *scratch;\n", entry, m->kernels.prefix);
     for (int i = 0; i < e->inputs; i++) hd_text_add(out, "    const %s *%s;\n", tensor_type(e->input[i]), argument_name(e, i));
     for (int i = 0; i < e->outputs; i++) hd_text_add(out, "    %s *%s;\n", tensor_type(e->output[i].node), argument_name(e, e->inputs + i));
@@ -217,51 +239,69 @@ static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, con
     }
 }
 
-static void emit_entries(hd_model *m)
+/* One function: checks, then the calls. */
+static void emit_program(hd_text *out, const hd_model *m, const hd_program *p)
 {
     const hd_graph *g = m->graph;
-    const char *up = upper(m->kernels.prefix);
+    const hd_entry *e = p->entry;
+    const char *up = upper(m->kernels.prefix), *entry = upper(e->name);
+    hd_call *call = HD_NEW_ARRAY(hd_call, p->steps);
+    for (int k = 0; k < p->steps; k++) {
+        const hd_step *s = &p->step[k];
+        call[k] = (hd_call){ hd_format("%s   %s:%d  %s", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops)), s->kernel->name, s->arguments, HD_NEW_ARRAY(const char *, s->arguments) };
+        for (int a = 0; a < s->arguments; a++) call[k].argument[a] = s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]);
+    }
+    hd_text body = { 0 };
+    const int done = hd_emit_calls(&body, call, p->steps, PART_LINES);
+    const bool parts = done < p->steps;
+    if (parts) emit_parts(out, m, p, call);
+    prototype(out, m, e);
+    if (p == &m->packing.program) {
+        hd_text_add(out, "\n{\n    if ((threads && threads->count < 1) || !memory->packed) return -1;\n    const hd_run run = { threads, NULL, 0 };\n");
+        if (parts) hd_text_add(out, "    unsigned char *const scratch = NULL;\n");
+    } else {
+        hd_text_add(out, "\n{\n    unsigned char *const scratch = memory->scratch;\n    if ((threads && threads->count < 1) || (uintptr_t)scratch %% 64%s) return -1;\n", p->reads_packed ? " || !memory->packed" : "");
+        hd_text_add(out, "    const hd_run run = { threads, scratch + %s_%s_SCRATCH_BYTES, %s_%s_THREAD_BYTES };\n", up, entry, up, entry);
+    }
+    if (e->causal) {
+        hd_text_add(out, "    if (sequences < 1 || sequences > %lld) sequences = %lld;\n    if (used < 1 || used > %lld) used = %lld;\n", (long long)g->batch, (long long)g->batch, (long long)g->length, (long long)g->length);
+        if (p->row_limited) hd_text_add(out, "    const int rows = (sequences - 1) * %lld + used;\n", (long long)g->length);
+        else hd_text_add(out, "    (void)sequences, (void)used;\n");
+    }
+    if (parts) {
+        hd_text_add(out, "    const %s_arguments all = { run, memory, scratch", function_name(e));
+        for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(out, ", %s", argument_name(e, k));
+        hd_text_add(out, "%s };\n", p->row_limited ? ", sequences, used, rows" : "");
+        int count = 0;
+        for (int k = 0; k < p->steps; k += hd_emit_calls(&(hd_text){ 0 }, &call[k], p->steps - k, PART_LINES)) hd_text_add(out, "    %s_part_%d(&all);\n", function_name(e), ++count);
+    } else {
+        hd_text_add(out, "\n%s", body.data ? body.data : "");
+    }
+    hd_text_add(out, "    return 0;\n}\n\n");
+}
+
+static void emit_entries(hd_model *m)
+{
     hd_text out = { 0 };
     hd_text_add(&out, "/* %s.c: %s */\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n", m->kernels.prefix,
-                header_line(m, "The entries: one line for each step, in the order they run.\n * S scratch, W weights, G gradients and moments, by byte offset."), m->kernels.prefix, m->kernels.prefix);
+                header_line(m, "The entries: one line for each step, in the order they run.\n * S scratch, W weights, P packed weights, G gradients and moments, by byte offset."), m->kernels.prefix, m->kernels.prefix);
     hd_text_add(&out, "#define S(offset) ((float *)(void *)(scratch + (offset)))\n#define W(offset) ((float *)(void *)((unsigned char *)memory->weights + (offset)))\n"
-                      "#define G(offset) ((float *)(void *)((unsigned char *)memory->state + (offset)))\n\n");
+                      "#define P(offset) ((float *)(void *)((unsigned char *)memory->packed + (offset)))\n#define G(offset) ((float *)(void *)((unsigned char *)memory->state + (offset)))\n\n");
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
-        const hd_entry *e = p->entry;
-        const char *entry = upper(e->name);
         double flops = 0;
         for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
-        hd_text_add(&out, "/* %s: %d steps, %s, %lld bytes of scratch where no plan can do with less than %lld. */\n", hd_comment(e->name), p->steps, amount(flops),
+        hd_text_add(&out, "/* %s: %d steps, %s, %lld bytes of scratch where no plan can do with less than %lld. */\n", hd_comment(p->entry->name), p->steps, amount(flops),
                     (long long)p->scratch_bytes, (long long)p->lower_bound_bytes);
-        hd_call *call = HD_NEW_ARRAY(hd_call, p->steps);
-        for (int k = 0; k < p->steps; k++) {
-            const hd_step *s = &p->step[k];
-            call[k] = (hd_call){ hd_format("%s   %s:%d  %s", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops)), s->kernel->name, s->arguments, HD_NEW_ARRAY(const char *, s->arguments) };
-            for (int a = 0; a < s->arguments; a++) call[k].argument[a] = s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]);
-        }
-        hd_text body = { 0 };
-        const int done = hd_emit_calls(&body, call, p->steps, PART_LINES);
-        const bool parts = done < p->steps;
-        if (parts) emit_parts(&out, m, p, call);
-        prototype(&out, m, e);
-        hd_text_add(&out, "\n{\n    unsigned char *const scratch = memory->scratch;\n    if ((threads && threads->count < 1) || (uintptr_t)scratch %% 64) return -1;\n");
-        hd_text_add(&out, "    const hd_run run = { threads, scratch + %s_%s_SCRATCH_BYTES, %s_%s_THREAD_BYTES };\n", up, entry, up, entry);
-        if (e->causal) {
-            hd_text_add(&out, "    if (sequences < 1 || sequences > %lld) sequences = %lld;\n    if (used < 1 || used > %lld) used = %lld;\n", (long long)g->batch, (long long)g->batch, (long long)g->length, (long long)g->length);
-            if (p->row_limited) hd_text_add(&out, "    const int rows = (sequences - 1) * %lld + used;\n", (long long)g->length);
-            else hd_text_add(&out, "    (void)sequences, (void)used;\n");
-        }
-        if (parts) {
-            hd_text_add(&out, "    const %s_arguments all = { run, memory, scratch", c_name(e->name));
-            for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(&out, ", %s", argument_name(e, k));
-            hd_text_add(&out, "%s };\n", p->row_limited ? ", sequences, used, rows" : "");
-            int count = 0;
-            for (int k = 0; k < p->steps; k += hd_emit_calls(&(hd_text){ 0 }, &call[k], p->steps - k, PART_LINES)) hd_text_add(&out, "    %s_part_%d(&all);\n", c_name(e->name), ++count);
-        } else {
-            hd_text_add(&out, "\n%s", body.data ? body.data : "");
-        }
-        hd_text_add(&out, "    return 0;\n}\n\n");
+        emit_program(&out, m, p);
+    }
+    if (m->packing.count) {
+        m->packing.program.entry = &pack_entry;
+        hd_text_add(&out, "/* Weights as panels: %d steps. */\n", m->packing.program.steps);
+        emit_program(&out, m, &m->packing.program);
+    } else {
+        prototype(&out, m, &pack_entry);
+        hd_text_add(&out, "\n{\n    (void)memory;\n    return threads && threads->count < 1 ? -1 : 0;\n}\n\n");
     }
     add_file(m, hd_format("%s.c", m->kernels.prefix), out.data, false);
 }
@@ -377,17 +417,18 @@ static void emit_info(hd_model *m, const char *compiler)
         tensors(&out, hd_format("outputs_%d", i), e->outputs, name, node);
         emit_steps(&out, p, i);
         hd_text_add(&out, "static int call_%d(const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)\n{\n", i);
-        hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", m->kernels.prefix, m->kernels.prefix, c_name(e->name));
+        hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch, memory->packed };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", m->kernels.prefix, m->kernels.prefix, function_name(e));
         for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(&out, ", tensor[%d]", k);
         hd_text_add(&out, "%s);\n}\n\n", e->causal ? ", sequences, used" : "");
     }
+    hd_text_add(&out, "static int pack(const hd_memory *memory, const hd_threads *threads)\n{\n    const %s_memory own = { .weights = memory->weights, .packed = memory->packed };\n    return %s_pack(&own, threads);\n}\n\n", m->kernels.prefix, m->kernels.prefix);
     hd_text_add(&out, "static const hd_entry_info entries[] = {\n");
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
         double flops = 0;
         for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
-        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, call_%d, %d, kinds_%d, steps_%d, %.0f },\n", hd_quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
-                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited ? "true" : "false", trains(p->entry) ? "true" : "false", i, p->steps, i, i, flops);
+        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, %s, call_%d, %d, kinds_%d, steps_%d, %.0f },\n", hd_quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
+                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited ? "true" : "false", trains(p->entry) ? "true" : "false", p->reads_packed ? "true" : "false", i, p->steps, i, i, flops);
     }
     hd_text_add(&out, "};\n\n");
     hd_emit_patterns(&out, m);
@@ -398,7 +439,7 @@ static void emit_info(hd_model *m, const char *compiler)
     hd_text_add(&out, "const hd_model_info hd_info_of_%s = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .level = %d, .compiler = %s,\n", m->kernels.prefix, hd_quoted(g->name), hd_quoted(m->version), hd_quoted(g->spec),
                 hd_quoted(m->target->name), m->target->level, hd_quoted(compiler));
     hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .batch = %lld, .ahead = %d, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->batch, g->predicts_same ? 0 : 1, (long long)parameters);
-    hd_text_add(&out, "    .weights_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights,\n", (long long)m->weights_bytes, (long long)m->state_bytes, weights);
+    hd_text_add(&out, "    .weights_bytes = %lld, .packed_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights, .pack = pack,\n", (long long)m->weights_bytes, (long long)m->packing.bytes, (long long)m->state_bytes, weights);
     hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n    .attentions = (int)(sizeof attentions / sizeof *attentions) - 1, .attention = attentions,\n", m->programs, g->configs);
     hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",
                 t->present ? "true" : "false", t->lr, t->min_lr, t->beta1, t->beta2, t->epsilon, t->decay, t->clip, t->average, (long long)t->warmup, (long long)t->batch);

@@ -303,9 +303,9 @@ static bool rows_are_independent(const hd_lowering *l)
     return true;
 }
 
-hd_program *hd_lower_entry(const hd_graph *g, const hd_entry *entry, const hd_target *target, hd_kernels *kernels, const int64_t *weight_offset, int64_t weights_bytes)
+hd_program *hd_lower_entry(const hd_graph *g, const hd_entry *entry, const hd_target *target, hd_kernels *kernels, const int64_t *weight_offset, int64_t weights_bytes, hd_packing *packing)
 {
-    hd_lowering l = { .graph = g, .entry = entry, .target = target, .kernels = kernels, .weight_offset = weight_offset, .weights_bytes = weights_bytes };
+    hd_lowering l = { .graph = g, .entry = entry, .target = target, .kernels = kernels, .weight_offset = weight_offset, .weights_bytes = weights_bytes, .packing = packing };
     l.fusion = hd_fuse(g, entry);
     l.program = HD_NEW(hd_program);
     l.program->graph = g, l.program->entry = entry;

@@ -17,7 +17,8 @@ typedef struct hd_lowering {
     hd_view *view;             /* by node id; buffer NULL: not made yet */
     hd_buffer **pinned;        /* by node id: memory the value must be written to (entry outputs, gradients, pieces of a concat) */
     hd_view *pinned_view;      /* by node id, with pinned: where in it */
-    int packs, pack_capacity; struct hd_pack { hd_view of; bool transposed; int nr; hd_view packed; } *pack;
+    int packs, pack_capacity; hd_panels *pack;                              /* panels in scratch */
+    hd_packing *packing;       /* panels made before; NULL: the entry changes weights */
     int64_t rows_batch, rows_length;
     hd_node *(*result)[6];     /* by node id: its needed `result` nodes, by index */
 } hd_lowering;

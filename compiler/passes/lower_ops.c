@@ -45,24 +45,65 @@ static matrix matrix_of(hd_lowering *l, hd_node *n, int64_t batch, int64_t rows,
     return (matrix){ v, false, cols, batch > 1 ? rows * cols : 0 };
 }
 
-static bool same_view(const hd_view *a, const hd_view *b) { return a->buffer == b->buffer && a->offset == b->offset; }
-
-/* Panels of B, packed once for all products of the entry that want them so. */
-static hd_view packed_panels(hd_lowering *l, const hd_node *n, const matrix *b, bool transposed, const hd_product *p)
+/* Weights are the same memory in every entry; other buffers belong to one. */
+static bool same_matrix(const hd_panels *a, const hd_panels *b)
 {
-    for (int i = 0; i < l->packs; i++)
-        if (same_view(&l->pack[i].of, &b->view) && l->pack[i].transposed == transposed && l->pack[i].nr == p->nv) return l->pack[i].packed;
-    const hd_view packed = hd_view_dense(hd_lower_buffer(l, (int64_t)p->packed_bytes, "packed panels"), &(hd_shape){ 1, { (int64_t)p->packed_bytes / 4 } });
-    hd_step *s = hd_step_new(hd_format("%s: pack %lldx%lld", b->view.buffer->what ? b->view.buffer->what : "operand", LL(p->k), LL(p->n)), n->where);
-    s->kernel = hd_kernel_get(l->kernels, "pack", hd_format("%d%s", p->nv * l->target->vl, transposed ? "_transposed" : ""), "const hd_run *run, const float *b, float *packed, ptrdiff_t n, ptrdiff_t k, ptrdiff_t ld_b",
-                              hd_format("transposed = %s, nv = %d", transposed ? "true" : "false", p->nv), 0, s->where);
-    hd_step_view(s, "const float *", b->view, false);
-    hd_step_view(s, "float *", packed, true);
-    hd_step_text(s, hd_format("%lld, %lld, %lld", LL(p->n), LL(p->k), LL(b->ld)));
-    s->bytes = 8.0 * (double)(p->n * p->k);
-    hd_lower_push(l, s);
-    HD_PUSH(l->pack, l->packs, l->pack_capacity, ((struct hd_pack){ b->view, transposed, p->nv, packed }));
-    return packed;
+    const hd_buffer *x = a->of.buffer, *y = b->of.buffer;
+    const bool same = x == y || (x->area == HD_AREA_WEIGHTS && y->area == HD_AREA_WEIGHTS && x->offset == y->offset);
+    return same && a->of.offset == b->of.offset && a->transposed == b->transposed && a->n == b->n && a->k == b->k && a->ld == b->ld;
+}
+
+static const hd_panels *find_panels(const hd_panels *in, int count, const hd_panels *like)
+{
+    for (int i = 0; i < count; i++) if (same_matrix(&in[i], like)) return &in[i];
+    return NULL;
+}
+
+static hd_step *pack_step(hd_lowering *l, const hd_node *n, const hd_panels *b)
+{
+    const int nv = b->nr / l->target->vl;
+    hd_step *s = hd_step_new(hd_format("%s: pack %lldx%lld", b->of.buffer->what ? b->of.buffer->what : "operand", LL(b->k), LL(b->n)), n->where);
+    s->kernel = hd_kernel_get(l->kernels, "pack", hd_format("%d%s", b->nr, b->transposed ? "_transposed" : ""), "const hd_run *run, const float *b, float *packed, ptrdiff_t n, ptrdiff_t k, ptrdiff_t ld_b",
+                              hd_format("transposed = %s, nv = %d", b->transposed ? "true" : "false", nv), 0, s->where);
+    hd_step_view(s, "const float *", b->of, false);
+    hd_step_view(s, "float *", b->packed, true);
+    hd_step_text(s, hd_format("%lld, %lld, %lld", LL(b->n), LL(b->k), LL(b->ld)));
+    s->bytes = 8.0 * (double)(b->n * b->k);
+    return s;
+}
+
+/* Panels of B: of a weight that stays as it is, in the area `packed`, once for all entries; else in scratch, once for all products
+ * of the entry. */
+static hd_view packed_panels(hd_lowering *l, const hd_node *n, hd_panels b, const hd_product *p)
+{
+    b.nr = p->nv * l->target->vl;
+    const hd_shape shape = { 1, { (int64_t)p->packed_bytes / 4 } };
+    hd_packing *shared = b.of.buffer->area == HD_AREA_WEIGHTS ? l->packing : NULL;
+    const hd_panels *made = shared ? find_panels(shared->panels, shared->count, &b) : find_panels(l->pack, l->packs, &b);
+    if (shared) l->program->reads_packed = true;
+    if (made) return made->packed;
+    if (!shared) {
+        b.packed = hd_view_dense(hd_lower_buffer(l, (int64_t)p->packed_bytes, "packed panels"), &shape);
+        hd_lower_push(l, pack_step(l, n, &b));
+        HD_PUSH(l->pack, l->packs, l->pack_capacity, b);
+        return b.packed;
+    }
+    hd_buffer *buffer = HD_NEW(hd_buffer);
+    buffer->area = HD_AREA_PACKED, buffer->bytes = (int64_t)p->packed_bytes, buffer->offset = shared->bytes, buffer->what = b.of.buffer->what;
+    b.packed = hd_view_dense(buffer, &shape);
+    shared->bytes += (buffer->bytes + 63) / 64 * 64;
+    hd_program *program = &shared->program;
+    HD_PUSH(program->step, program->steps, program->step_capacity, *pack_step(l, n, &b));
+    HD_PUSH(shared->panels, shared->count, shared->capacity, b);
+    return b.packed;
+}
+
+/* Vectors in a panel of B where panels exist, else 0. */
+static int packed_width(const hd_lowering *l, const hd_panels *b)
+{
+    const hd_panels *made = find_panels(l->pack, l->packs, b);
+    if (!made && l->packing) made = find_panels(l->packing->panels, l->packing->count, b);
+    return made ? made->nr / l->target->vl : 0;
 }
 
 static void lower_product(hd_lowering *l, const hd_fused *fused)
@@ -81,16 +122,17 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     hd_product p = { .m = rows, .n = cols, .k = depth, .batch = batch, .ld_a = a.ld, .ld_b = b.ld, .trans_a = trans_a != a.transposed };
     const bool b_transposed = trans_b != b.transposed;
     p.b_kind = b_transposed ? HD_B_TRANSPOSED : HD_B_NATURAL;
-    /* Panels of the whole of B are for products that share them. A head's weight is too large to keep twice more (a chunk of a loss
-     * needs it both ways round): where rows are few, slots copy what they need, each part once or twice. */
-    const bool too_large = rows <= MOST_ROWS_UNPACKED && 4 * cols * depth > LARGEST_PACKED;
+    /* Panels of the whole of B are for products that share them. In training, a head's weight is too large to keep twice more (a chunk
+     * of a loss needs it both ways round): where rows are few, slots copy what they need, each part once or twice. */
+    const bool stays = l->packing && b.view.buffer->area == HD_AREA_WEIGHTS;
+    const bool too_large = !stays && rows <= MOST_ROWS_UNPACKED && 4 * cols * depth > LARGEST_PACKED;
     if (batch == 1 && !p.trans_a && rows >= 16 && !too_large) p.b_kind = HD_B_PACKED;
+    const hd_panels panels = { .of = b.view, .transposed = b_transposed, .n = cols, .k = depth, .ld = b.ld };
     const hd_product_target target = { l->target->vl, l->target->registers, l->target->l1, l->target->l2, l->target->l3, 16 };
-    if (p.b_kind == HD_B_PACKED)
-        for (int i = 0; i < l->packs; i++) if (same_view(&l->pack[i].of, &b.view) && l->pack[i].transposed == b_transposed) p.nv_packed = l->pack[i].nr;
+    if (p.b_kind == HD_B_PACKED) p.nv_packed = packed_width(l, &panels);
     hd_product_choose(&p, &target);
     hd_view b_view = b.view;
-    if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, &b, b_transposed, &p);
+    if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, panels, &p);
 
     hd_epilogue e = { 0 };
     hd_map_text(l, fused, false, &e);

@@ -4,6 +4,8 @@
  *   hd_lower_entry   entry -> program    fusion into steps, views instead of copies, kernels chosen, buffers with lifetimes
  *   hd_plan          program             offsets for scratch buffers, beside the lower bound
  *
+ * Entries that do not train read their weights as panels that a program of its own makes once (hd_packing).
+ *
  * A program is a straight list of steps; a step is one kernel call. Nothing here knows of C text except the kernels'
  * names and parameters (emit/kernels.h). */
 #ifndef HD_PASSES_H
@@ -12,12 +14,12 @@
 #include "../graph/graph.h"
 #include "../driver/target.h"
 
-typedef enum hd_area { HD_AREA_SCRATCH, HD_AREA_WEIGHTS, HD_AREA_GRADIENTS, HD_AREA_MOMENT_1, HD_AREA_MOMENT_2, HD_AREA_ARGUMENT } hd_area;
+typedef enum hd_area { HD_AREA_SCRATCH, HD_AREA_WEIGHTS, HD_AREA_GRADIENTS, HD_AREA_MOMENT_1, HD_AREA_MOMENT_2, HD_AREA_PACKED, HD_AREA_ARGUMENT } hd_area;
 
 /* A piece of memory. Weights, gradients and moments of one tensor lie at the same offset of their areas. */
 typedef struct hd_buffer {
     hd_area area;
-    int64_t bytes, offset;         /* bytes; offset is set by hd_plan for scratch, by hd_weight_offsets for areas */
+    int64_t bytes, offset;         /* bytes; offset is set by hd_plan for scratch, by hd_weight_offsets for areas, when made for packed */
     int argument;                  /* area argument: index among the entry's inputs, then outputs */
     int first, last;               /* scratch: steps that write it first and touch it last */
     struct hd_buffer *same;        /* scratch: lies exactly on this buffer, which dies where this one is born; or NULL */
@@ -50,13 +52,27 @@ typedef struct hd_program {
     int buffers, buffer_capacity; hd_buffer **buffer;
     int64_t scratch_bytes, local_bytes, lower_bound_bytes;
     bool row_limited;              /* takes `sequences` and `used` and computes only those rows */
+    bool reads_packed;             /* some step reads the area of packed weights */
 } hd_program;
+
+/* A matrix [k][n] (transposed: stored [n][k]), ld elements between its rows as stored, and its panels of nr columns:
+ * [ceil(n / nr)][k][nr], zeros beyond n. */
+typedef struct hd_panels { hd_view of; bool transposed; int64_t n, k, ld; int nr; hd_view packed; } hd_panels;
+
+/* The weights of entries that do not train, as panels in the area `packed`: each weight once for every way in which products
+ * read it, at offsets that depend on the model and the target's vectors only. */
+typedef struct hd_packing {
+    hd_program program;            /* fills the area; of no entry */
+    int64_t bytes;
+    int count, capacity; hd_panels *panels;
+} hd_packing;
 
 void hd_simplify(hd_graph *);
 /* Offsets of all weights in their area, in graph order, 64-byte aligned; returns the area's bytes. */
 int64_t hd_weight_offsets(const hd_graph *, int64_t *offset_of_node);
 struct hd_kernels;
-hd_program *hd_lower_entry(const hd_graph *, const hd_entry *, const hd_target *, struct hd_kernels *, const int64_t *weight_offset, int64_t weights_bytes);
+/* packing: collects the panels that the entry reads; NULL where weights change in every call, which then packs them in scratch. */
+hd_program *hd_lower_entry(const hd_graph *, const hd_entry *, const hd_target *, struct hd_kernels *, const int64_t *weight_offset, int64_t weights_bytes, hd_packing *);
 void hd_plan(hd_program *);
 void hd_program_print(const hd_program *, hd_text *);
 

@@ -126,14 +126,15 @@ void hd_plan(hd_program *p)
 
 void hd_program_print(const hd_program *p, hd_text *out)
 {
-    hd_text_add(out, "entry %s: %d steps, scratch %lld bytes (lower bound %lld), %lld bytes a thread\n", p->entry->name, p->steps,
-                (long long)p->scratch_bytes, (long long)p->lower_bound_bytes, (long long)p->local_bytes);
+    if (p->entry) hd_text_add(out, "entry %s: %d steps, scratch %lld bytes (lower bound %lld), %lld bytes a thread\n", p->entry->name, p->steps,
+                              (long long)p->scratch_bytes, (long long)p->lower_bound_bytes, (long long)p->local_bytes);
+    else hd_text_add(out, "packed weights: %d steps\n", p->steps);
     for (int i = 0; i < p->steps; i++) {
         const hd_step *s = &p->step[i];
         hd_text_add(out, "%4d  %s\n", i, s->label);
         for (int k = 0; k < s->arguments; k++) {
             const hd_buffer *b = s->argument[k].view.buffer;
-            static const char *const area[] = { "scratch", "weights", "gradients", "moment 1", "moment 2", "argument" };
+            static const char *const area[] = { "scratch", "weights", "gradients", "moment 1", "moment 2", "packed", "argument" };
             if (b) hd_text_add(out, "        %s %s + %lld  %s\n", s->argument[k].writes ? "writes" : "reads ", area[b->area],
                                (long long)(b->area == HD_AREA_ARGUMENT ? b->argument : b->offset), b->what ? b->what : "");
         }

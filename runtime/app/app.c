@@ -191,6 +191,13 @@ size_t hd_app_scratch_bytes(const hd_entry_info *entry, int threads)
     return round_up(entry->scratch_bytes, 64) + (size_t)threads * entry->local_bytes;
 }
 
+size_t hd_app_packed_bytes(const hd_entry_info *entry) { return entry->packed ? round_up(hd_model.packed_bytes, 64) : 0; }
+
+void hd_app_pack(const hd_entry_info *entry, const hd_memory *memory, const hd_threads *threads)
+{
+    if (entry->packed && hd_model.pack(memory, threads) != 0) hd_app_fail("%s: packing the weights was refused", hd_model.name);
+}
+
 hd_pool *hd_app_pool(int threads)
 {
     hd_pool *pool = hd_pool_new(threads);

@@ -43,6 +43,11 @@ size_t hd_app_tensors_bytes(const hd_entry_info *);
 void hd_app_bind_tensors(const hd_entry_info *, void *block, void **tensor);
 size_t hd_app_scratch_bytes(const hd_entry_info *, int threads);
 
+/* The weights as entries that do not train read them: bytes of the area (0 where the entry does not), and its making, which
+ * follows every change of the weights. */
+size_t hd_app_packed_bytes(const hd_entry_info *);
+void hd_app_pack(const hd_entry_info *, const hd_memory *, const hd_threads *);
+
 struct hd_pool;
 struct hd_pool *hd_app_pool(int threads);                                  /* fails with a message */
 

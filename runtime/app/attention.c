@@ -283,14 +283,16 @@ static void run_forward(hd_attention_view *view, const hd_entry_info *entry, int
     void *block, *tensor[entry->inputs + entry->outputs];
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
+        { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "scratch", hd_app_scratch_bytes(entry, threads), &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
-    hd_app_map_areas(area, 3);
+    hd_app_map_areas(area, 4);
     hd_app_bind_tensors(entry, block, tensor);
     hd_weights_load(view->weights, memory.weights);
     memcpy(tensor[hd_app_need(entry, "tokens", false)], view->token, (size_t)view->used * sizeof *view->token);
     hd_pool *pool = hd_app_pool(threads);
+    hd_app_pack(entry, &memory, hd_pool_threads(pool));
     watch w = { .inner = hd_pool_threads(pool), .memory = &memory, .tensor = tensor, .view = view };
     const hd_threads watched = { &w, w.inner->count, watched_run };
     entry->call(&memory, &watched, tensor, entry->causal ? 1 : 0, entry->causal ? (int)view->used : 0);

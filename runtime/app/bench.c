@@ -74,9 +74,11 @@ static const hd_entry_info *source_of(const hd_entry_info *entry, int input)
 static void call_source(const hd_entry_info *source, const hd_entry_info *entry, const hd_memory *memory, const hd_threads *threads, void **tensor)
 {
     void *block, *own[source->inputs + source->outputs];
-    hd_memory with = { memory->weights, NULL, NULL };
-    hd_area area[] = { { "tensors", hd_app_tensors_bytes(source), &block }, { "scratch", hd_app_scratch_bytes(source, threads->count), &with.scratch } };
-    hd_app_map_areas(area, 2);
+    hd_memory with = { .weights = memory->weights };
+    hd_area area[] = { { "tensors", hd_app_tensors_bytes(source), &block }, { "scratch", hd_app_scratch_bytes(source, threads->count), &with.scratch },
+                       { "packed weights", hd_app_packed_bytes(source), &with.packed } };
+    hd_app_map_areas(area, 3);
+    hd_app_pack(source, &with, threads);
     hd_app_bind_tensors(source, block, own);
     for (int i = 0; i < source->inputs; i++) {
         int mine = hd_app_find(entry->input, entry->inputs, source->input[i].name);
@@ -242,14 +244,16 @@ int hd_command_bench(int argc, char **argv)
     void *block, *tensor[entry->inputs + entry->outputs + 1];
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
+        { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "gradients and moments", entry->trains ? hd_model.state_bytes : 0, &memory.state },
         { "scratch", hd_app_scratch_bytes(entry, (int)threads), &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
-    hd_app_map_areas(area, 4);
+    hd_app_map_areas(area, 5);
     hd_app_bind_tensors(entry, block, tensor);
     hd_pool *pool = hd_app_pool((int)threads);
     hd_weights_initialise(memory.weights, 1, hd_pool_threads(pool));
+    hd_app_pack(entry, &memory, hd_pool_threads(pool));
     fill_inputs(entry, tensor);
     for (int i = 0; i < entry->inputs; i++) {
         const hd_entry_info *source = source_of(entry, i);

@@ -50,14 +50,16 @@ int hd_command_eval(int argc, char **argv)
     void *block;
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
+        { "packed weights", hd_app_packed_bytes(loss), &memory.packed },
         { "scratch", hd_app_scratch_bytes(loss, (int)threads), &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(loss), &block },
     };
-    hd_app_map_areas(area, 3);
+    hd_app_map_areas(area, 4);
     hd_weights_load(weights, memory.weights);
     hd_scorer scorer;
     hd_score_bind(&scorer, block);
     hd_pool *pool = hd_app_pool((int)threads);
+    hd_app_pack(loss, &memory, hd_pool_threads(pool));
 
     started = hd_app_seconds();
     hd_score score = hd_score_windows(&scorer, &memory, hd_pool_threads(pool), &data, stride, 0, 1, hd_data_spans(&data, stride), show);

@@ -24,6 +24,7 @@ typedef struct hd_memory {
     void *weights;             /* model.weights_bytes; written by train_step only */
     void *state;               /* model.state_bytes: gradients, then first moments, then second moments; NULL unless the entry trains */
     void *scratch;             /* entry.scratch_bytes + threads * entry.local_bytes; contents never matter between calls */
+    void *packed;              /* model.packed_bytes, written by model.pack; NULL for entries that do not read it */
 } hd_memory;
 
 typedef struct hd_entry_info {
@@ -31,9 +32,10 @@ typedef struct hd_entry_info {
     int inputs, outputs;
     const hd_tensor *input, *output;
     size_t scratch_bytes, local_bytes, lower_bound_bytes;   /* lower bound: most bytes live at once, whatever the plan */
-    bool causal, trains;
+    bool causal, trains, packed;                            /* packed: reads memory.packed */
     /* tensors: inputs then outputs. sequences, used: how many of the leading batch rows and of their positions matter
-     * (causal entries; 0: all). Returns 0, or -1 when threads->count is below 1. */
+     * (causal entries; 0: all). Returns 0, or -1 when threads->count is below 1 or memory.packed
+     * is missing. */
     int (*call)(const hd_memory *, const hd_threads *, void *const *tensors, int sequences, int used);
     int steps; const int32_t *kind; const hd_step *step;      /* call i is like step[kind[i]] */
     double flops;
@@ -97,8 +99,9 @@ typedef struct hd_model_info {
     int64_t length, vocab, batch;             /* 0 where they mean nothing */
     int ahead;                                /* language models: logits at position t are for token t + ahead, 1 or 0 */
     int64_t parameters;
-    size_t weights_bytes, state_bytes;
+    size_t weights_bytes, packed_bytes, state_bytes;
     int weights; const hd_weight *weight;
+    int (*pack)(const hd_memory *, const hd_threads *);       /* fills memory.packed from memory.weights; returns 0, or -1 as entries do */
     int entries; const hd_entry_info *entry;
     int patterns; const hd_pattern_info *pattern;
     int configs; const char *const (*config)[2];

@@ -22,7 +22,7 @@ static void print_text(int threads)
         for (int i = 0; i < hd_model.configs; i++) printf(" %s=%s", hd_model.config[i][0], hd_model.config[i][1]);
         printf("\n");
     }
-    printf("parameters: %lld in %d tensors\n", (long long)hd_model.parameters, hd_model.weights);
+    printf("parameters: %lld in %d tensors, %s; packed for entries that do not train %s\n", (long long)hd_model.parameters, hd_model.weights, megabytes(hd_model.weights_bytes), megabytes(hd_model.packed_bytes));
     printf("\nentry           kernels        Mflop      scratch  lower bound   per thread\n");
     for (int i = 0; i < hd_model.entries; i++) {
         const hd_entry_info *e = &hd_model.entry[i];
@@ -44,7 +44,7 @@ static void print_text(int threads)
 
 static json_t *memory_json(int threads)
 {
-    json_t *scratch = json_object(), *memory = json_pack("{s:I, s:I, s:o}", "weights", (json_int_t)hd_model.weights_bytes, "state", (json_int_t)hd_model.state_bytes, "scratch", scratch);
+    json_t *scratch = json_object(), *memory = json_pack("{s:I, s:I, s:I, s:o}", "weights", (json_int_t)hd_model.weights_bytes, "packed", (json_int_t)hd_model.packed_bytes, "state", (json_int_t)hd_model.state_bytes, "scratch", scratch);
     for (int i = 0; i < hd_model.entries; i++) {
         const hd_entry_info *e = &hd_model.entry[i];
         json_object_set_new(scratch, e->name, json_pack("{s:I, s:I, s:I}", "plan", (json_int_t)e->scratch_bytes, "lower_bound", (json_int_t)e->lower_bound_bytes,

@@ -91,11 +91,12 @@ int hd_command_run(int argc, char **argv)
     void *block, *tensor[entry->inputs + entry->outputs + 1];
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
+        { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "gradients and moments", entry->trains ? hd_model.state_bytes : 0, &memory.state },
         { "scratch", hd_app_scratch_bytes(entry, (int)threads), &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
-    hd_app_map_areas(area, 4);
+    hd_app_map_areas(area, 5);
     hd_app_bind_tensors(entry, block, tensor);
     read_inputs(entry, in, tensor);
     hd_pool *pool = hd_app_pool((int)threads);
@@ -106,6 +107,7 @@ int hd_command_run(int argc, char **argv)
         hd_weights_initialise(memory.weights, (uint64_t)seed, hd_pool_threads(pool));
     }
     if (state_in) read_state(state_in, memory.state);
+    hd_app_pack(entry, &memory, hd_pool_threads(pool));
 
     if (entry->call(&memory, hd_pool_threads(pool), tensor, (int)sequences, (int)used) != 0) hd_app_fail("run: entry %s refused its arguments", name);
     hd_pool_free(pool);

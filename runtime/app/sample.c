@@ -108,10 +108,11 @@ int hd_command_sample(int argc, char **argv)
     void *block, *tensor[entry->inputs + entry->outputs];
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
+        { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "scratch", hd_app_scratch_bytes(entry, (int)threads), &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
-    hd_app_map_areas(area, 3);
+    hd_app_map_areas(area, 4);
     hd_app_bind_tensors(entry, block, tensor);
     int32_t *tokens = tensor[hd_app_need(entry, "tokens", false)];
     const float *logits = tensor[entry->inputs + hd_app_need(entry, "logits", true)];
@@ -123,6 +124,7 @@ int hd_command_sample(int argc, char **argv)
     memcpy(tokens, text + (prompt_count - used), (size_t)used * sizeof *tokens);
     choice *order = hd_app_alloc((size_t)vocab * sizeof *order);
     hd_pool *pool = hd_app_pool((int)threads);
+    hd_app_pack(entry, &memory, hd_pool_threads(pool));
 
     if (*prompt)
         for (int64_t i = 0; i < prompt_count; i++) print_token(text[i]);

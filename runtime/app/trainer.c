@@ -6,12 +6,15 @@
 
 #include "weights.h"
 
+/* Evaluations pack the weights behind their scratch: steps do not read them, and change them anyway. */
+static size_t loss_scratch(int threads) { return (hd_app_scratch_bytes(hd_app_entry("loss"), threads) + 63) / 64 * 64; }
+
 int hd_train_areas(hd_area *area, hd_train_memory *memory, int threads, bool averaging)
 {
     static hd_train_memory unused;
     if (!memory) memory = &unused;
     const hd_entry_info *step = hd_app_entry("train_step"), *loss = hd_app_entry("loss");
-    size_t scratch_step = hd_app_scratch_bytes(step, threads), scratch_loss = hd_app_scratch_bytes(loss, threads);
+    size_t scratch_step = hd_app_scratch_bytes(step, threads), scratch_loss = loss_scratch(threads) + hd_app_packed_bytes(loss);
     size_t tensors_step = hd_app_tensors_bytes(step), tensors_loss = hd_app_tensors_bytes(loss);
     int count = 0;
     area[count++] = (hd_area){ "weights", hd_model.weights_bytes, &memory->weights };
@@ -137,7 +140,7 @@ static void update_average(hd_trainer *t)
 
 bool hd_trainer_step(hd_trainer *t, bool (*interrupted)(void))
 {
-    const hd_memory memory = { t->memory.weights, t->memory.state, t->memory.scratch };
+    const hd_memory memory = { .weights = t->memory.weights, .state = t->memory.state, .scratch = t->memory.scratch };
     int64_t micros = t->settings.batch / hd_model.batch;
     double sum = 0;
     for (int64_t micro = 0; micro < micros; micro++) {
@@ -174,11 +177,12 @@ bool hd_trainer_finite(hd_trainer *t)
 
 bool hd_trainer_evaluate(hd_trainer *t, double *loss, bool *best)
 {
-    const hd_memory memory = { hd_trainer_result(t), NULL, t->memory.scratch };
+    const hd_memory memory = { hd_trainer_result(t), NULL, t->memory.scratch, (char *)t->memory.scratch + loss_scratch(t->threads->count) };
     *loss = NAN;
     *best = t->eval_spans == 0;
     if (t->eval_spans) {
         int64_t all = hd_data_spans(&t->data, hd_model.length);
+        hd_app_pack(t->scorer.entry, &memory, t->threads);
         hd_score score = hd_score_windows(&t->scorer, &memory, t->threads, &t->data, hd_model.length, 0, (double)all / (double)t->eval_spans, t->eval_spans, NULL);
         *loss = score.nll / (double)score.positions;
         if (!isfinite(*loss)) {

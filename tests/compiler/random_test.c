@@ -242,7 +242,7 @@ static void *build(hd_graph *g, built_op *built, int ops, const hd_target *targe
     m.program = HD_NEW_ARRAY(hd_program *, g->entries);
     for (int i = 0; i < g->entries; i++) {
         report->op = i;
-        hd_program *p = hd_lower_entry(g, g->entry[i], target, &m.kernels, m.weight_offset, 0);
+        hd_program *p = hd_lower_entry(g, g->entry[i], target, &m.kernels, m.weight_offset, 0, NULL);
         hd_plan(p);
         built[i].program = m.program[m.programs++] = p;
     }

@@ -1,5 +1,6 @@
 // Two generated libraries in one C++17 program, as an application embeds them: sizes are constants, the caller owns every byte,
-// threads are lent. Prints "same" when one thread, a pool and two calls at once give the same logits.
+// threads are lent. Prints "same" when one thread, a pool and two calls at once give the same logits, from weights packed here or
+// copied from where they were packed.
 #include "text.h"
 #include "attention.h"
 #include "text_pool.h"
@@ -22,10 +23,10 @@ struct Block {
 
 constexpr size_t logit_count = size_t{TEXT_BATCH} * TEXT_LENGTH * TEXT_VOCAB;
 
-std::vector<float> logits_of(void *weights, const std::vector<int32_t> &tokens, const hd_threads *threads)
+std::vector<float> logits_of(void *weights, void *packed, const std::vector<int32_t> &tokens, const hd_threads *threads)
 {
     Block scratch(size_t{TEXT_FORWARD_SCRATCH_BYTES} + size_t(threads ? threads->count : 1) * TEXT_FORWARD_THREAD_BYTES);
-    text_memory memory = { weights, nullptr, scratch.at };
+    text_memory memory = { weights, nullptr, scratch.at, packed };
     std::vector<float> logits(logit_count);
     if (text_forward(&memory, threads, tokens.data(), logits.data(), 0, 0) != 0) std::exit(2);
     return logits;
@@ -40,20 +41,27 @@ int main()
     std::vector<int32_t> tokens(size_t{TEXT_BATCH} * TEXT_LENGTH);
     for (size_t i = 0; i < tokens.size(); i++) tokens[i] = int32_t(i * 7 % TEXT_VOCAB);
 
-    const std::vector<float> alone = logits_of(weights.at, tokens, nullptr);
     text_pool *pool = text_pool_new(3);
-    const std::vector<float> pooled = logits_of(weights.at, tokens, text_pool_threads(pool));
+    Block packed(TEXT_PACKED_BYTES), copied(TEXT_PACKED_BYTES);
+    const text_memory unpacked = { weights.at, nullptr, nullptr, nullptr }, packing = { weights.at, nullptr, nullptr, packed.at };
+    std::vector<float> logits(logit_count);
+    const bool needs_packed = TEXT_PACKED_BYTES > 0 && text_pack(&unpacked, nullptr) == -1 && text_forward(&unpacked, nullptr, tokens.data(), logits.data(), 0, 0) == -1;
+    if (text_pack(&packing, text_pool_threads(pool)) != 0) std::exit(3);
+    std::memcpy(copied.at, packed.at, TEXT_PACKED_BYTES);
+
+    const std::vector<float> alone = logits_of(weights.at, packed.at, tokens, nullptr);
+    const std::vector<float> pooled = logits_of(weights.at, copied.at, tokens, text_pool_threads(pool));
     std::vector<float> first, second;
-    std::thread a([&] { first = logits_of(weights.at, tokens, nullptr); }), b([&] { second = logits_of(weights.at, tokens, nullptr); });
+    std::thread a([&] { first = logits_of(weights.at, packed.at, tokens, nullptr); }), b([&] { second = logits_of(weights.at, packed.at, tokens, nullptr); });
     a.join();
     b.join();
 
     const hd_threads none = { nullptr, 0, nullptr };
     Block scratch(size_t{ATTENTION_SCRATCH_BYTES} + ATTENTION_THREAD_BYTES);
-    const attention_memory memory = { nullptr, nullptr, scratch.at };
-    const bool refuses = attention_forward(&memory, &none, nullptr, nullptr, nullptr, nullptr, nullptr) == -1;
+    const attention_memory memory = { nullptr, nullptr, scratch.at, nullptr };
+    const bool refuses = attention_pack(&memory, nullptr) == 0 && attention_pack(&memory, &none) == -1 && attention_forward(&memory, &none, nullptr, nullptr, nullptr, nullptr, nullptr) == -1;
     text_pool_free(pool);
     const bool same = alone == pooled && alone == first && alone == second && alone[5] != alone[6];
-    std::puts(!same ? "different" : refuses ? "same" : "takes no threads");
+    std::puts(!same ? "different" : !refuses ? "takes no threads" : !needs_packed ? "takes no packed weights" : "same");
     return 0;
 }

@@ -2,6 +2,7 @@
  *
  *   hidden = dropout(embed[token]);  logits = hidden head^T + bias;  loss = mean over counted targets of nll
  *
+ * forward and loss read a packed copy of the weights, which is stale unless it is made after every change.
  * Real gradients, AdamW as the compiler's train_step defines it, work cut into a fixed number of slots. In the
  * environment, counted in calls of train_step: TINY_NAN_STEP makes the loss of that call NaN, TINY_STOP_STEP makes that
  * call raise SIGTERM. */
@@ -108,16 +109,26 @@ static float mean_nll(const job *j)
     return j->counted > 0 ? sum / (float)j->counted : 0;
 }
 
+static int pack(const hd_memory *memory, const hd_threads *threads)
+{
+    (void)threads;
+    if (!memory->packed) return -1;
+    memcpy(memory->packed, memory->weights, PARAMETERS * sizeof(float));
+    return 0;
+}
+
 static int forward(const hd_memory *memory, const hd_threads *threads, void *const *tensors, int sequences, int used)
 {
-    job j = { .weights = memory->weights, .tokens = tensors[0], .logits = tensors[1], .sequences = sequences ? sequences : BATCH, .used = used ? used : LENGTH };
+    if (!memory->packed) return -1;
+    job j = { .weights = memory->packed, .tokens = tensors[0], .logits = tensors[1], .sequences = sequences ? sequences : BATCH, .used = used ? used : LENGTH };
     run_positions(&j, threads);
     return 0;
 }
 
 static int loss(const hd_memory *memory, const hd_threads *threads, void *const *tensors, int sequences, int used)
 {
-    job j = { .weights = memory->weights, .tokens = tensors[0], .targets = tensors[1], .nll = tensors[3], .sequences = sequences ? sequences : BATCH, .used = used ? used : LENGTH };
+    if (!memory->packed) return -1;
+    job j = { .weights = memory->packed, .tokens = tensors[0], .targets = tensors[1], .nll = tensors[3], .sequences = sequences ? sequences : BATCH, .used = used ? used : LENGTH };
     run_positions(&j, threads);
     *(float *)tensors[2] = mean_nll(&j);
     return 0;
@@ -172,9 +183,9 @@ static const hd_step forward_steps[] = { { "positions", "tiny.lua:1", FLOPS, 4.0
 static const hd_step train_steps[] = { { "positions", "tiny.lua:1", 3 * FLOPS, 8.0 * PARAMETERS }, { "join", "tiny.lua:1", SLOTS * PARAMETERS, 4.0 * SLOTS * PARAMETERS } };
 
 static const hd_entry_info entries[] = {
-    { "forward", 1, 1, forward_in, forward_out, 0, 0, 0, true, false, forward, 1, kinds, forward_steps, FLOPS },
-    { "loss", 2, 2, loss_in, loss_out, 0, 0, 0, true, false, loss, 1, kinds, forward_steps, FLOPS },
-    { "train_step", 4, 2, train_in, train_out, sizeof(scratch), 0, sizeof(scratch), true, true, train_step, 2, kinds, train_steps, 3 * FLOPS },
+    { "forward", 1, 1, forward_in, forward_out, 0, 0, 0, true, false, true, forward, 1, kinds, forward_steps, FLOPS },
+    { "loss", 2, 2, loss_in, loss_out, 0, 0, 0, true, false, true, loss, 1, kinds, forward_steps, FLOPS },
+    { "train_step", 4, 2, train_in, train_out, sizeof(scratch), 0, sizeof(scratch), true, true, false, train_step, 2, kinds, train_steps, 3 * FLOPS },
 };
 static const hd_weight weights[] = {
     { "transformer.embed.weight", 2, { VOCAB, WIDTH }, EMBED * sizeof(float), 1, 0.1, true },
@@ -187,7 +198,7 @@ static const char *const config[][2] = { { "length", "32" }, { "width", "16" } }
 static const hd_model_info tiny = {
     .name = "tiny", .version = "test", .spec = "tiny.lua", .target = "any", .compiler = "cc", .kind = "language_model",
     .length = LENGTH, .vocab = VOCAB, .batch = BATCH, .ahead = 1, .parameters = PARAMETERS,
-    .weights_bytes = PARAMETERS * sizeof(float), .state_bytes = 3 * PARAMETERS * sizeof(float),
+    .weights_bytes = PARAMETERS * sizeof(float), .packed_bytes = PARAMETERS * sizeof(float), .pack = pack, .state_bytes = 3 * PARAMETERS * sizeof(float),
     .weights = 3, .weight = weights, .entries = 3, .entry = entries, .patterns = 1, .pattern = patterns, .configs = 2, .config = config,
     .training = { true, 1e-2, 0.1, 0.9, 0.99, 1e-8, 0.01, 1.0, 0, 10, 8 },
 };
