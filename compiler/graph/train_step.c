@@ -26,14 +26,33 @@ static hd_node *beside(hd_graph *graph, hd_node *weight, hd_role role, const cha
     return node;
 }
 
-static void store_gradient(void *argument, int index)
+static void add_to_gradient(step *s, int index, hd_node *value)
 {
-    step *s = argument;
-    hd_node *input[] = { s->stored[index] ? s->stored[index] : s->gradient[index], s->value[index], s->flag };
+    hd_node *input[] = { s->stored[index] ? s->stored[index] : s->gradient[index], value, s->flag };
     hd_node *node = hd_graph_add(s->graph, HD_OP_accumulate, s->weight[index]->where, HD_F32, NULL, 3, input, NULL);
     node->name = s->gradient[index]->name;
     s->stored[index] = node;
     HD_PUSH(s->entry->effect, s->entry->effects, s->effect_capacity, node);
+}
+
+/* A sum is added term by term, each where it is made, and so is never stored outside the gradient: a tied table's is a product of the
+ * table's size, to which rows of single ids add little (kept for the end). Measured on GPT-2 of 50,257 tokens, 256 of them in a
+ * step: the sum cost 1.6 % of the step and as much memory as the table. */
+static void add_terms(step *s, int index, hd_node *value, bool rows)
+{
+    if (value->op == HD_OP_add && hd_same_shape(&value->input[0]->shape, &value->input[1]->shape)) {
+        add_terms(s, index, value->input[0], rows);
+        add_terms(s, index, value->input[1], rows);
+    } else if (rows == (value->op == HD_OP_embedding_dw)) {
+        add_to_gradient(s, index, value);
+    }
+}
+
+static void store_gradient(void *argument, int index)
+{
+    step *s = argument;
+    add_terms(s, index, s->value[index], false);
+    add_terms(s, index, s->value[index], true);
 }
 
 /* The nodes that a value is made of. */

@@ -479,6 +479,8 @@ static void lower_embedding(hd_lowering *l, const hd_fused *fused)
     if (forward) row_operand(&k, "const float *", "table", hd_lower_dense(l, n->input[0]), false);
     row_operand(&k, "const int32_t *", "ids", hd_lower_dense(l, ids), false);
     if (!forward) row_matrix(l, &k, "dy", "ld_dy", n->input[1]);
+    /* added to what is there: rows without ids stay as they are */
+    if (!forward && fused->maps == 1 && fused->map[0]->op == HD_OP_accumulate && fused->map[0]->input[0]->op == HD_OP_accumulate) hd_text_add(&k.parameters, ", sparse = true");
     row_end(l, &k, fused);
 }
 
