@@ -22,6 +22,7 @@ COMPILER = base/base \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/plan \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
+  tune/records tune/space tune/measure tune/tune \
   driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/info driver/tensor_file
 CORE = core/pool
 APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/weights app/data app/score \
@@ -78,6 +79,7 @@ COMPILER_TESTS = \
   inspect_test \
   view_test \
   build_test \
+  tune_test \
   variants_test \
   golden_test
 RUNTIME_TESTS = \
@@ -91,7 +93,7 @@ SANITIZERS = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanit
 SO = $(CO:build/%=build/asan/%)
 TESTS = $(COMPILER_TESTS:%=build/tests/compiler/%) $(RUNTIME_TESTS:%=build/tests/runtime/%)
 # tests that compile by themselves find the compiler here; what heddle compiles again and again is kept
-TEST_SETTINGS = HD_TEST_CC=$(CC) HEDDLE_CACHE=$(CURDIR)/build/cache
+TEST_SETTINGS = HD_TEST_CC=$(CC) HEDDLE_CACHE=$(CURDIR)/build/cache HEDDLE_TUNING=off
 
 check: all build/lib/libheddle_app_asan.a $(TESTS)
 	@$(TEST_SETTINGS) tests/run $(TESTS)
@@ -102,7 +104,7 @@ asan: all build/heddle_asan build/lib/libheddle_app_asan.a $(TESTS:build/%=build
 
 # accepts what passes print now as what they should print; read the diff
 golden: all build/tests/compiler/golden_test
-	HEDDLE_ACCEPT=1 build/tests/compiler/golden_test
+	HEDDLE_TUNING=off HEDDLE_ACCEPT=1 build/tests/compiler/golden_test
 
 build/tests/compiler/%: build/tests/compiler/%.o build/tests/compiler/tool.o $(CO)
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -ldl $(LIBS)
@@ -140,12 +142,14 @@ bench: all
 # PREFIX/bin/heddle and, under PREFIX/share/heddle, what it finds beside itself
 SHARE = $(DESTDIR)$(PREFIX)/share/heddle
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/templates $(SHARE)/lua $(SHARE)/runtime/core $(SHARE)/runtime/app $(SHARE)/lib $(SHARE)/models
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/templates $(SHARE)/lua $(SHARE)/runtime/core $(SHARE)/runtime/app $(SHARE)/runtime/tune $(SHARE)/tune $(SHARE)/lib $(SHARE)/models
 	install build/heddle $(DESTDIR)$(PREFIX)/bin/heddle
 	install -m 644 templates/*.tmpl $(SHARE)/templates
 	install -m 644 compiler/lua/*.lua compiler/emit/template.lua $(SHARE)/lua
 	install -m 644 runtime/core/*.[ch] $(SHARE)/runtime/core
 	install -m 644 runtime/app/hd_model.h $(SHARE)/runtime/app
+	install -m 644 runtime/tune/*.[ch] $(SHARE)/runtime/tune
+	install -m 644 compiler/tune/shipped.txt $(SHARE)/tune
 	install -m 644 build/lib/libheddle_app.a $(SHARE)/lib
 	install -m 644 models/*.lua $(SHARE)/models
 

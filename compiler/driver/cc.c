@@ -56,8 +56,12 @@ const char *hd_cc_version(const char *cc)
 
 static bool is_clang(const char *cc) { return strstr(hd_cc_version(cc), "clang") != NULL; }
 
-static pid_t start(const char *const *argv, int output)
+/* apart: in a process group of its own, so that it can be killed with all it started. */
+static pid_t start(const char *const *argv, int output, bool apart)
 {
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    if (apart) posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
@@ -66,8 +70,9 @@ static pid_t start(const char *const *argv, int output)
         posix_spawn_file_actions_adddup2(&actions, output, 2);
     }
     pid_t child = -1;
-    const int failed = posix_spawnp(&child, argv[0], &actions, NULL, (char *const *)argv, environ);
+    const int failed = posix_spawnp(&child, argv[0], &actions, &attributes, (char *const *)argv, environ);
     posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
     return failed ? -1 : child;
 }
 
@@ -100,11 +105,36 @@ static int output_file(void)
 int hd_run_program(const char *const *argv, char **output)
 {
     const int fd = output ? output_file() : -1;
-    const pid_t child = start(argv, fd);
+    const pid_t child = start(argv, fd, false);
     int status = 127 << 8;
     if (child > 0) while (waitpid(child, &status, 0) < 0 && errno == EINTR) { }
     if (output) *output = read_all(fd);
     if (fd >= 0) close(fd);
+    return child < 0 ? 127 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static pid_t apart;           /* what a signal that ends us must end too */
+
+int hd_run_program_for(const char *const *argv, char **output, double seconds)
+{
+    const int fd = output_file();
+    const pid_t child = start(argv, fd, true);
+    int status = 127 << 8;
+    bool ended = child < 0;
+    apart = child > 0 ? child : 0;
+    for (double waited = 0; !ended && waited < seconds; waited += 2e-3) {
+        const pid_t got = waitpid(child, &status, WNOHANG);
+        ended = got == child || (got < 0 && errno != EINTR);
+        if (!ended) usleep(2000);
+    }
+    if (!ended) {
+        kill(-child, SIGKILL);
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR) { }
+    }
+    apart = 0;
+    *output = read_all(fd);
+    close(fd);
+    if (!ended) return -1;
     return child < 0 ? 127 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
@@ -121,7 +151,12 @@ static void remove_folder(void *path)
 static char *temporary[16];
 static int temporaries;
 static void remove_temporaries(void) { while (temporaries) remove_folder(temporary[--temporaries]); }
-static void on_signal(int signal) { remove_temporaries(); _exit(128 + signal); }
+static void on_signal(int signal)
+{
+    if (apart) kill(-apart, SIGKILL);
+    remove_temporaries();
+    _exit(128 + signal);
+}
 
 char *hd_temporary_folder(void)
 {
@@ -144,11 +179,13 @@ void hd_files_write(const hd_model *m, const char *folder)
         for (int i = 0; i < v->files; i++) hd_write_file(hd_format("%s/%s", folder, v->file[i].name), v->file[i].text, strlen(v->file[i].text));
 }
 
-/* ~/.cache/heddle, or $HEDDLE_CACHE; NULL when that is "off" or cannot be made. */
-static const char *cache_folder(void)
+const char *hd_cache_folder(bool anyway)
 {
     const char *set = getenv("HEDDLE_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (set && !strcmp(set, "off")) return NULL;
+    if (set && !strcmp(set, "off")) {
+        if (!anyway) return NULL;
+        set = NULL;
+    }
     const char *base = xdg && *xdg ? xdg : home && *home ? hd_format("%s/.cache", home) : NULL;
     if (!set && !base) return NULL;
     const char *folder = set && *set ? set : hd_format("%s/heddle", base);
@@ -180,7 +217,7 @@ static bool copy_file(const char *from, const char *to)
 
 enum { MOST_FLAGS = 64 };
 
-typedef struct job { const char *const *flag; const char *source, *object, *cached; pid_t child; int output; size_t bytes; } job;
+typedef struct job { const char *const *flag; const char *source, *object, *cached, *failed; bool may_fail; pid_t child; int output; size_t bytes; } job;
 
 static int largest_first(const void *a, const void *b)
 {
@@ -199,6 +236,7 @@ static void finish(job *jobs, int count, const hd_options *o)
         char *said = read_all(jobs[i].output);
         close(jobs[i].output);
         if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+            if (jobs[i].may_fail) { jobs[i].failed = *said ? said : "the C compiler failed"; continue; }
             fputs(said, stderr);
             hd_fail((hd_where){ o->spec, 0 }, "the C compiler failed on %s; this is a fault of heddle's templates, or the compiler is too old (clang 14 or gcc 12 at least)", jobs[i].source);
         }
@@ -226,7 +264,7 @@ static const char **command_for(const hd_options *o, const hd_target *target)
 static int add_jobs(job *jobs, int count, const hd_options *o, const hd_model *m, const char *folder)
 {
     const hd_folders *f = hd_folders_find();
-    const char *const *flag = command_for(o, m->target), *version = hd_cc_version(*flag), *cache = cache_folder();
+    const char *const *flag = command_for(o, m->target), *version = hd_cc_version(*flag), *cache = hd_cache_folder(false);
     /* What an object depends on: compiler, flags, its text, the model's headers and the runtime's. */
     uint64_t key = hd_hash(version, strlen(version), 0);
     for (int i = 1; flag[i]; i++) key = hd_hash(flag[i], strlen(flag[i]) + 1, key);
@@ -263,21 +301,12 @@ static void start_job(job *j)
     const char *const tail[] = { "-c", j->source, "-o", j->object, NULL };
     memcpy(argv + n, tail, sizeof tail);
     j->output = output_file();
-    j->child = start(argv, j->output);
+    j->child = start(argv, j->output, false);
     if (j->child < 0) hd_fail((hd_where){ *argv, 0 }, "the compiler could not be started: %s", strerror(errno));
 }
 
-void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, const char *out)
+static void run_jobs(job *jobs, int count, const hd_options *o)
 {
-    const hd_folders *f = hd_folders_find();
-    const char *cc = hd_cc_find(o->cc);
-    int files = 0, count = 0;
-    for (const hd_model *v = m; v; v = v->better) files += v->files;
-    job *jobs = HD_NEW_ARRAY(job, files);
-    for (const hd_model *v = m; v; v = v->better) count = add_jobs(jobs, count, o, v, folder);
-    const char **object = HD_NEW_ARRAY(const char *, count);      /* linked in the files' order, whatever the cache held: same spec, same program */
-    for (int i = 0; i < count; i++) object[i] = jobs[i].object;
-    qsort(jobs, (size_t)count, sizeof *jobs, largest_first);
     int running = 0;
     for (int i = 0; i < count; i++) {
         if (!jobs[i].bytes) continue;
@@ -286,23 +315,69 @@ void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, c
         running++;
     }
     while (running--) finish(jobs, count, o);
+}
 
+bool hd_cc_link(const hd_options *o, int objects, const char *const *object, const char *out, const char **said)
+{
+    const char *cc = hd_cc_find(o->cc);
     int n = 0;
-    const char **link = HD_NEW_ARRAY(const char *, count + 32);
+    const char **link = HD_NEW_ARRAY(const char *, objects + 32);
     link[n++] = cc;
     if (o->sanitize) link[n++] = "-fsanitize=address,undefined";
-    for (int i = 0; i < count; i++) link[n++] = object[i];
-    link[n++] = hd_format("%s/libheddle_app%s.a", f->objects, o->sanitize ? "_asan" : "");
+    for (int i = 0; i < objects; i++) link[n++] = object[i];
     if (is_clang(cc)) {
         const char *digits = strrchr(cc, '-');
         const char *own = digits ? in_path(hd_format("ld.lld%s", digits)) : NULL;
         if (own || in_path("ld.lld")) link[n++] = own ? hd_format("--ld-path=%s", own) : "-fuse-ld=lld";
     }
-    const char *made = hd_format("%s/program", folder);
-    const char *const tail[] = { "-l:libjansson.a", "-lpthread", "-lm", "-Wl,--gc-sections", "-o", made, NULL };
+    const char *const tail[] = { "-lpthread", "-lm", "-Wl,--gc-sections", "-o", out, NULL };
     memcpy(link + n, tail, sizeof tail);
-    char *said = NULL;
-    if (hd_run_program(link, &said)) {
+    char *text = NULL;
+    const int status = hd_run_program(link, &text);
+    *said = text;
+    return status == 0;
+}
+
+const char *hd_cc_identity(const hd_options *o, const hd_target *target)
+{
+    const char *const *flag = command_for(o, target);
+    hd_text out = { 0 };
+    hd_text_add(&out, "%s", hd_cc_version(*flag));
+    for (int i = 1; flag[i] && strcmp(flag[i], "-I"); i++) hd_text_add(&out, " %s", flag[i]);      /* where heddle lies does not matter */
+    return out.data;
+}
+
+void hd_cc_objects(const hd_options *o, const hd_target *target, int files, const char *const *source, const char *const *object, const char **said)
+{
+    const hd_folders *f = hd_folders_find();
+    const char **flag = command_for(o, target);
+    int n = 0;
+    while (flag[n]) n++;
+    flag[n++] = "-D_GNU_SOURCE", flag[n++] = "-I", flag[n++] = f->tune;
+    job *jobs = HD_NEW_ARRAY(job, files);
+    for (int i = 0; i < files; i++) jobs[i] = (job){ .flag = flag, .source = source[i], .object = object[i], .may_fail = true, .bytes = 1 };
+    run_jobs(jobs, files, o);
+    for (int i = 0; i < files; i++) said[i] = jobs[i].failed;
+}
+
+void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, const char *out)
+{
+    const hd_folders *f = hd_folders_find();
+    int files = 0, count = 0;
+    for (const hd_model *v = m; v; v = v->better) files += v->files;
+    job *jobs = HD_NEW_ARRAY(job, files);
+    for (const hd_model *v = m; v; v = v->better) count = add_jobs(jobs, count, o, v, folder);
+    const char **object = HD_NEW_ARRAY(const char *, count);      /* linked in the files' order, whatever the cache held: same spec, same program */
+    for (int i = 0; i < count; i++) object[i] = jobs[i].object;
+    qsort(jobs, (size_t)count, sizeof *jobs, largest_first);
+    run_jobs(jobs, count, o);
+
+    const char **all = HD_NEW_ARRAY(const char *, count + 2), *said;
+    memcpy(all, object, sizeof *all * (size_t)count);
+    all[count] = hd_format("%s/libheddle_app%s.a", f->objects, o->sanitize ? "_asan" : "");
+    all[count + 1] = "-l:libjansson.a";
+    const char *made = hd_format("%s/program", folder);
+    if (!hd_cc_link(o, count + 2, all, made, &said)) {
         fputs(said, stderr);
         hd_fail((hd_where){ o->spec, 0 }, "linking failed; is heddle's runtime built (make), and libjansson's development package installed?");
     }

@@ -2,6 +2,7 @@
 #include "driver.h"
 #include "../pattern/pattern.h"
 #include "../spec/spec.h"
+#include "../tune/tune.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,7 +123,7 @@ static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_ta
 {
     hd_model *m = HD_NEW(hd_model);
     m->graph = g, m->target = target, m->version = HD_VERSION;
-    m->kernels = (hd_kernels){ .prefix = prefix, .target = target };
+    m->kernels = (hd_kernels){ .prefix = prefix, .target = target, .tuning = hd_tuning_open(o, target) };
     m->weight_offset = HD_NEW_ARRAY(int64_t, g->nodes);
     m->weights_bytes = hd_weight_offsets(g, m->weight_offset);
     m->program = HD_NEW_ARRAY(hd_program *, g->entries);
@@ -148,8 +149,11 @@ static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_ta
             hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes (weights %lld, packed %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) or hd.recompute around each block needs less",
                     p->entry->name, (long long)total, (long long)m->weights_bytes, (long long)packed, (long long)state, (long long)p->scratch_bytes, (long long)o->memory);
     }
+    if (o->verbose) hd_tuning_explain(m->kernels.tuning);
     return m;
 }
+
+hd_model *hd_compile_again(const hd_options *o, const hd_model *m) { return compile_for(o, m->graph, m->target, m->kernels.prefix); }
 
 hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
 {
@@ -199,6 +203,8 @@ const hd_folders *hd_folders_find(void)
     found.core = hd_format("%s/runtime/core", root);
     found.app = hd_format("%s/runtime/app", root);
     found.objects = installed ? hd_format("%s/lib", root) : hd_format("%s/build/lib", root);
+    found.tune = hd_format("%s/runtime/tune", root);
+    found.shipped = installed ? hd_format("%s/tune/shipped.txt", root) : hd_format("%s/compiler/tune/shipped.txt", root);
     if (!is_folder(found.templates)) hd_fail((hd_where){ found.templates, 0 }, "heddle's templates are not where they should be; run make again, or make install");
     return &found;
 }

@@ -14,25 +14,44 @@ typedef struct hd_options {
     bool verbose, json, sanitize;
     int jobs;                              /* compilers run at once */
     double tolerance;
+    int threads;                           /* that programs will have: records timed so are preferred; 0: as many as processors */
+    const char *cpu;                       /* whose tuning records are taken: a machine as records name it, "generic": none; NULL: this one's */
+    const char *database, *runner, *start; /* tune: file of records, command that runs programs elsewhere, what to begin from */
+    double minutes;
+    int trials;                            /* tune: variants of each operator at most; 0: as many as help */
+    bool explain;
 } hd_options;
 
 /* Where heddle's own files are: beside the build tree's executable, or under PREFIX/share/heddle. */
-typedef struct hd_folders { const char *templates, *library, *expander, *core, *app, *objects; } hd_folders;
+typedef struct hd_folders { const char *templates, *library, *expander, *core, *app, *objects, *tune, *shipped; } hd_folders;
 const hd_folders *hd_folders_find(void);
 
 /* The pipeline: every pass in order. extra, if given, may add entries to the graph before it is simplified.
  * info: for a program, so with the target's better variants (model->better). */
 hd_model *hd_compile(const hd_options *, bool info, void (*extra)(hd_graph *));
 
+/* The graph lowered once more, with the tuning records there are now. */
+hd_model *hd_compile_again(const hd_options *, const hd_model *);
+
 /* The C compiler by name or path, or the newest found (clang before gcc). Fails with what to install. */
 const char *hd_cc_find(const char *wanted);
 const char *hd_cc_version(const char *cc);
+/* The compiler's version and all flags that objects for the target are made with. */
+const char *hd_cc_identity(const hd_options *, const hd_target *);
+/* Compiles the C files `source` to `object`s, several at once; said[i]: what the compiler said where it failed, else NULL. */
+void hd_cc_objects(const hd_options *, const hd_target *, int files, const char *const *source, const char *const *object, const char **said);
+/* Links objects, as text arguments, into `out`; false with what was said. */
+bool hd_cc_link(const hd_options *, int objects, const char *const *object, const char *out, const char **said);
+/* ~/.cache/heddle, or $HEDDLE_CACHE; NULL when it cannot be made, or is "off": then the usual one `anyway`, or NULL. */
+const char *hd_cache_folder(bool anyway);
 /* Compiles model->file in `folder` (where the files have been written), those of its variants too, and links the program. */
 void hd_cc_program(const hd_options *, const hd_model *, const char *folder, const char *out);
 void hd_files_write(const hd_model *, const char *folder);
 char *hd_temporary_folder(void);           /* removed at exit, whatever happens */
 /* Runs argv without a shell; output: its stdout and stderr together, or NULL to let them through. Returns the exit status, 127 when it cannot start. */
 int hd_run_program(const char *const *argv, char **output);
+/* The same for at most so many seconds, then it is killed with all it started: -1. */
+int hd_run_program_for(const char *const *argv, char **output, double seconds);
 
 int hd_command_build(const hd_options *);
 int hd_command_emit(const hd_options *);

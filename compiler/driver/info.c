@@ -1,6 +1,7 @@
 /* heddle info and heddle emit: what a model will need, and its sources for another program. */
 #include "driver.h"
 #include "../pattern/pattern.h"
+#include "../tune/tune.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -20,8 +21,10 @@ int hd_command_info(const hd_options *o)
         if (o->json) printf("%s{\"name\": \"%s\", \"steps\": %d, \"flops\": %.0f, \"scratch\": %lld, \"lower_bound\": %lld, \"thread\": %lld}", i ? ", " : "", p->entry->name, p->steps, flops, (long long)p->scratch_bytes, (long long)p->lower_bound_bytes, (long long)p->local_bytes);
         else printf("  %-16s %5d steps %10.3f Gflop   scratch %.2f MB (lower bound %.2f MB) + %.2f MB a thread\n", p->entry->name, p->steps, flops / 1e9, (double)p->scratch_bytes / 1e6, (double)p->lower_bound_bytes / 1e6, (double)p->local_bytes / 1e6);
     }
-    if (o->json) printf("], \"kernels\": %d}\n", m->kernels.count);
-    else printf("  %d kernels in %d files\n", m->kernels.count, m->files);
+    const hd_tuning *t = m->kernels.tuning;
+    if (o->json) printf("], \"kernels\": %d, \"tuning\": {\"operators\": %d, \"records\": %d, \"other_threads\": %d}}\n", m->kernels.count, t->asked, t->found, t->other_threads);
+    else printf("  %d kernels in %d files\n  %s%s\n", m->kernels.count, m->files, t->found ? hd_tuning_note(t) : hd_format("no tuning record fits any of %d operators (heddle tune makes some; -v says why)", t->asked),
+                t->other_threads ? hd_format(", %d of them timed with another number of threads than %d", t->other_threads, t->threads) : "");
     return 0;
 }
 

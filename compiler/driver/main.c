@@ -1,5 +1,6 @@
 /* The command line. */
 #include "driver.h"
+#include "../tune/tune.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,9 @@ static const char help[] =
     "  heddle emit  SPEC -o DIR                    the C sources, for embedding in another program\n"
     "  heddle check SPEC                           compiled code against the reference interpreter: outputs and gradients\n"
     "  heddle view  SPEC -o FILE.svg|.html         a page to look at: patterns, reach, graph, memory plan, kernels (--query I marks a row)\n"
-    "  heddle info  SPEC [--json]                  parameters, memory, patterns, FLOPs\n\n"
+    "  heddle info  SPEC [--json]                  parameters, memory, patterns, FLOPs\n"
+    "  heddle tune  SPEC                           times variants of the kernels on this machine; what is faster is kept as records, which the\n"
+    "                                              other commands use: --minutes M (5) --trials N --explain --runner CMD --database FILE --start worst\n\n"
     "SPEC is a Lua file. Every command takes:\n"
     "  -D KEY=VALUE       sets a key of the spec's hd.config\n"
     "  --target T         native (default), x86-64-v4, x86-64-v3, x86-64-v1; or x86-64: build and check then make one program for all\n"
@@ -24,6 +27,8 @@ static const char help[] =
     "  --keep DIR         keep the generated sources\n"
     "  --sanitize         generated code and runtime with the address and undefined-behaviour sanitizers\n"
     "  --tolerance X      check: worst error allowed, as a share of the largest value\n"
+    "  --threads T        that programs will run with (tuning records timed so are preferred); default: one for each core\n"
+    "  --cpu C            take tuning records of this machine, as records name it, or generic: none; default: the one heddle runs on\n"
     "  -j N               compilers run at once; default: one for each core\n"
     "  -v                 say what is done\n";
 
@@ -47,6 +52,22 @@ static double share_of(const char *text)
     return value;
 }
 
+static int count_of(const char *flag, const char *text, const char *what, long most)
+{
+    char *end;
+    const long value = strtol(text, &end, 10);
+    if (*end || end == text || value < 1 || value > most) hd_fail((hd_where){ flag, 0 }, "\"%s\" is no number of %s; 1 to %ld", text, what, most);
+    return (int)value;
+}
+
+static double minutes_of(const char *text)
+{
+    char *end;
+    const double value = strtod(text, &end);
+    if (*end || end == text || !(value > 0 && value <= 1e5)) hd_fail((hd_where){ "--minutes", 0 }, "\"%s\" is no number of minutes; example: 5", text);
+    return value;
+}
+
 int hd_command_build(const hd_options *o)
 {
     if (!o->out) hd_fail((hd_where){ 0 }, "build needs -o PROGRAM");
@@ -66,6 +87,7 @@ int main(int argc, char **argv)
 {
     static const struct { const char *name; int (*run)(const hd_options *); } commands[] = {
         { "build", hd_command_build }, { "emit", hd_command_emit }, { "check", hd_command_check }, { "view", hd_command_view }, { "info", hd_command_info },
+        { "tune", hd_command_tune },
     };
     hd_options o = { .jobs = (int)sysconf(_SC_NPROCESSORS_ONLN) };
     const char *target = "native";
@@ -75,13 +97,14 @@ int main(int argc, char **argv)
     o.command = argv[1];
     int (*run)(const hd_options *) = NULL;
     for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) if (!strcmp(o.command, commands[i].name)) run = commands[i].run;
-    if (!run) hd_fail((hd_where){ 0 }, "no command is called \"%s\"; commands: build, emit, check, info, view (heddle --help)", o.command);
+    if (!run) hd_fail((hd_where){ 0 }, "no command is called \"%s\"; commands: build, emit, check, info, tune, view (heddle --help)", o.command);
 
     for (int i = 2; i < argc; i++) {
         char *a = argv[i], *equals = strchr(a, '=');
         static const struct { const char *flag; bool value; } flags[] = {
             { "-o", true }, { "-D", true }, { "--target", true }, { "--cc", true }, { "--memory", true }, { "--dump", true }, { "--keep", true }, { "-j", true },
             { "-v", false }, { "--json", false }, { "--sanitize", false }, { "--help", false }, { "--tolerance", true }, { "--query", true },
+            { "--threads", true }, { "--cpu", true }, { "--database", true }, { "--runner", true }, { "--start", true }, { "--minutes", true }, { "--trials", true }, { "--explain", false },
         };
         if (*a != '-' || !a[1]) {
             if (o.spec) hd_fail((hd_where){ 0 }, "more than one spec: %s and %s", o.spec, a);
@@ -96,7 +119,7 @@ int main(int argc, char **argv)
             else if (a[1] == '-' && equals && (size_t)(equals - a) == n && !strncmp(a, flags[k].flag, n) && flags[k].value) found = (int)k, value = equals + 1;
             else if (n == 2 && a[1] != '-' && flags[k].value && !strncmp(a, flags[k].flag, 2)) found = (int)k, value = a + 2;
         }
-        if (found < 0) hd_fail((hd_where){ 0 }, "unknown flag \"%s\"; flags: -o -D --target --cc --memory --dump --keep --query --sanitize -j -v --json (heddle --help)", a);
+        if (found < 0) hd_fail((hd_where){ 0 }, "unknown flag \"%s\"; flags: -o -D --target --cc --memory --dump --keep --query --sanitize --threads --cpu -j -v --json, and of tune --minutes --trials --explain --runner --database --start (heddle --help)", a);
         const char *flag = flags[found].flag;
         if (flags[found].value && !value) {
             if (i + 1 == argc) hd_fail((hd_where){ 0 }, "%s needs a value", flag);
@@ -114,6 +137,14 @@ int main(int argc, char **argv)
         else if (!strcmp(flag, "--keep")) o.keep = value;
         else if (!strcmp(flag, "--tolerance")) o.tolerance = share_of(value);
         else if (!strcmp(flag, "--query")) o.query = value;
+        else if (!strcmp(flag, "--cpu")) o.cpu = value;
+        else if (!strcmp(flag, "--database")) o.database = value;
+        else if (!strcmp(flag, "--runner")) o.runner = value;
+        else if (!strcmp(flag, "--start")) o.start = value;
+        else if (!strcmp(flag, "--explain")) o.explain = true;
+        else if (!strcmp(flag, "--minutes")) o.minutes = minutes_of(value);
+        else if (!strcmp(flag, "--threads")) o.threads = count_of(flag, value, "threads", 256);
+        else if (!strcmp(flag, "--trials")) o.trials = count_of(flag, value, "variants", 1000000);
         else if (!strcmp(flag, "-j")) {
             o.jobs = atoi(value);
             if (o.jobs < 1) hd_fail((hd_where){ "-j", 0 }, "\"%s\" is no number of compilers; 1 or more", value);

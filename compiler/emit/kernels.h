@@ -21,6 +21,7 @@ typedef struct hd_kernels {
     const char *prefix;            /* of all names and files: the model's name; in programs of several variants with the variant's level, as in text_v3 */
     const hd_target *target;
     int count, capacity; hd_kernel **kernel;
+    struct hd_tuning *tuning;      /* records that choices are taken from (tune/tune.h), or NULL */
 } hd_kernels;
 
 /* The instance of these parameters, shared if it exists. `coordinates` becomes part of the name: "2048x384x128_bias". */

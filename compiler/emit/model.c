@@ -1,6 +1,7 @@
 /* The header, the entry functions and the program's table of one model. */
 #include "emit.h"
 #include "../pattern/pattern.h"
+#include "../tune/tune.h"
 #include <ctype.h>
 #include <limits.h>
 #include <string.h>
@@ -111,7 +112,8 @@ static void emit_header(hd_model *m)
     const hd_graph *g = m->graph;
     const char *up = upper(m->kernels.prefix);
     hd_text out = { 0 };
-    hd_text_add(&out, "/* %s.h: %s\n *\n", m->kernels.prefix, header_line(m, "The whole interface of one model."));
+    const char *tuned = hd_tuning_note(m->kernels.tuning);
+    hd_text_add(&out, "/* %s.h: %s%s%s\n *\n", m->kernels.prefix, header_line(m, "The whole interface of one model."), *tuned ? "\n * " : "", tuned);
     hd_text_add(&out,
         " * The caller owns every byte. Weights, packed weights, state and scratch are 64-byte aligned blocks of the sizes below; nothing is\n"
         " * allocated, printed or kept between calls. Functions are re-entrant: several threads may call at once, each with its own scratch\n"

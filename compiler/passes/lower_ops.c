@@ -3,6 +3,7 @@
 #include "../emit/attention.h"
 #include "../emit/product.h"
 #include "../pattern/pattern.h"
+#include "../tune/tune.h"
 #include <math.h>
 #include <string.h>
 
@@ -131,21 +132,17 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     const hd_product_target target = { l->target->vl, l->target->registers, l->target->l1, l->target->l2, l->target->l3, 16 };
     if (p.b_kind == HD_B_PACKED) p.nv_packed = packed_width(l, &panels);
     hd_product_choose(&p, &target);
-    hd_view b_view = b.view;
-    if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, panels, &p);
-
     hd_epilogue e = { 0 };
     hd_map_text(l, fused, false, &e);
-    static const char *const kinds[] = { "packed", "natural", "transposed" };
-    hd_text t = { 0 };
-    hd_text_add(&t, "m = %lld, n = %lld, k = %lld, ld_a = %lld, trans_a = %s, b_kind = \"%s\", ld_b = %lld, batch = %lld, stride_a = %lld, stride_b = %lld, ", LL(p.m), LL(p.n), LL(p.k), LL(p.ld_a),
-                p.trans_a ? "true" : "false", kinds[p.b_kind], LL(p.ld_b), LL(batch), LL(a.batch_stride), LL(b.batch_stride));
-    hd_text_add(&t, "mr = %d, nv = %d, kc = %lld, mc = %lld, nc = %lld, slots_m = %lld, slots_n = %lld, slots = %lld, ahead = %d, copy_a = %s, local_bytes = %lld, arguments = %s, epilogue = %s", p.mr, p.nv, LL(p.kc),
-                LL(p.mc), LL(p.nc), LL(p.slots_m), LL(p.slots_n), LL(p.slots), p.ahead, p.copy_a ? "true" : "false", LL(p.local_bytes), argument_list(&e), e.lines.data);
+    hd_tunable *t = hd_tune_product(l->kernels->tuning, &p, &target, a.batch_stride, b.batch_stride, e.coordinates.data, argument_list(&e), e.lines.data);
+    t->source = b.view, t->source_transposed = b_transposed, t->source_ld = b.ld;
+    hd_view b_view = b.view;
+    if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, panels, &p);
     hd_step *s = hd_step_new(hd_format("%s%sproduct%s%s [%lld,%lld] over %lld%s", n->name ? n->name : "", n->name ? ": " : "", strcmp(e.coordinates.data, "plain") ? " " : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : "",
                                        LL(rows), LL(cols), LL(depth), batch > 1 ? hd_format(", %lld times", LL(batch)) : ""), n->where);
     s->kernel = hd_kernel_get(l->kernels, "product", hd_format("%lldx%lldx%lld%s%s_%s", LL(rows), LL(cols), LL(depth), p.trans_a ? "_ta" : "", p.b_kind == HD_B_TRANSPOSED ? "_tb" : "", e.coordinates.data),
-                              hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e)), t.data, (int64_t)p.local_bytes, s->where);
+                              hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e)), hd_format("%s%s%s", t->before, hd_product_parameters(&p), t->after), (int64_t)p.local_bytes, s->where);
+    s->tunable = t;
     hd_step_text(s, batch == 1 && !p.trans_a ? hd_rows_text(l, rows) : hd_format("%lld", LL(rows)));
     hd_step_view(s, "const float *", a.view, false);
     hd_step_view(s, "const float *", b_view, false);

@@ -43,6 +43,7 @@ typedef struct hd_step {
     double flops, bytes;
     const hd_node *attends;        /* steps of a forward attention: the node, and what it became; NULL in others */
     const struct hd_attention *attention;
+    const struct hd_tunable *tunable;        /* what its kernel was chosen from (tune/tune.h), or NULL */
 } hd_step;
 
 typedef struct hd_program {

@@ -1,0 +1,290 @@
+/* Variants of one step as a program of their own: writes it, compiles it, runs it here or through the runner, reads what it says.
+ *
+ * The step's operands lie in one block as the areas of a program do, at the offsets of the model's plan. What the variants
+ * must agree on, and how they are timed, is in runtime/tune/measure.c. */
+#include "tune.h"
+#include "../driver/driver.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int64_t round64(int64_t x) { return (x + 63) / 64 * 64; }
+
+/* Where the areas of the block begin. */
+typedef struct layout {
+    int64_t weights, state, scratch, local, local_bytes, bytes;
+    int threads;
+    int64_t *argument;                     /* inputs, then outputs */
+    int64_t packed[64];                    /* by vectors of a panel; 0: not needed */
+} layout;
+
+static layout lay_out(const hd_model *m, const hd_program *p, const hd_tunable *t, const hd_trial *trial, int trials, int threads)
+{
+    const hd_entry *e = p->entry;
+    layout at = { .local_bytes = p->local_bytes, .threads = threads, .argument = HD_NEW_ARRAY(int64_t, e->inputs + e->outputs) };
+    for (int i = 0; i < trials; i++) if ((int64_t)trial[i].product.local_bytes > at.local_bytes) at.local_bytes = (int64_t)trial[i].product.local_bytes;
+    at.local_bytes = round64(at.local_bytes);
+    at.state = round64(m->weights_bytes);
+    at.scratch = at.state + round64(m->state_bytes);
+    at.local = at.scratch + round64(p->scratch_bytes);
+    at.bytes = at.local + threads * at.local_bytes;
+    for (int i = 0; i < e->inputs + e->outputs; i++) {
+        at.argument[i] = at.bytes;
+        at.bytes += round64(hd_node_bytes(i < e->inputs ? e->input[i] : e->output[i - e->inputs].node));
+    }
+    for (int i = 0; t->product.b_kind == HD_B_PACKED && i < trials; i++) {
+        const hd_product *v = &trial[i].product;
+        if (at.packed[v->nv]) continue;
+        at.packed[v->nv] = at.bytes;
+        at.bytes += round64((int64_t)v->packed_bytes);
+    }
+    return at;
+}
+
+static int64_t place(const hd_model *m, const layout *at, const hd_view *v)
+{
+    const hd_buffer *b = v->buffer;
+    const int64_t within = b->offset + 4 * v->offset;
+    switch (b->area) {
+    case HD_AREA_SCRATCH: return at->scratch + within;
+    case HD_AREA_WEIGHTS: return at->weights + within;
+    case HD_AREA_GRADIENTS: return at->state + within;
+    case HD_AREA_MOMENT_1: return at->state + m->weights_bytes + within;
+    case HD_AREA_MOMENT_2: return at->state + 2 * m->weights_bytes + within;
+    case HD_AREA_PACKED: return 0;         /* every variant has panels of its own */
+    case HD_AREA_ARGUMENT: break;
+    }
+    return at->argument[b->argument] + 4 * v->offset;
+}
+
+static int64_t extent(const hd_view *v)
+{
+    int64_t last = 0;
+    for (int i = 0; i < v->shape.rank; i++) last += (v->shape.size[i] - 1) * v->stride[i];
+    return 4 * (last + 1);
+}
+
+static const char *pointer(const char *type, int64_t offset) { return hd_format("(%s)(void *)(block + %" PRId64 ")", type, offset); }
+
+static void add_range(hd_text *out, const hd_model *m, const layout *at, const hd_view *v, const char *type, bool writes, bool warm)
+{
+    hd_text_add(out, "    { %" PRId64 ", %" PRId64 ", %d, %d, %d },\n", place(m, at, v), extent(v), writes, strstr(type, "int32_t") != NULL, warm);
+}
+
+/* The strings of a Lua list [==[...]==], one per line. */
+static void add_lines(hd_text *out, const char *lines)
+{
+    for (const char *at = lines; (at = strstr(at, "[==[")); ) {
+        const char *end = strstr(at, "]==]");
+        if (!end) return;
+        hd_text_add(out, "                %.*s\n", (int)(end - at - 4), at + 4);
+        at = end;
+    }
+}
+
+/* Some rows of the product, summed in double precision; the fused lines run on them as on any other. */
+static void add_reference(hd_text *out, const hd_model *m, const layout *at, const hd_step *s, const hd_tunable *t, int vl)
+{
+    const hd_product *p = &t->product;
+    const double row = (double)p->n * (double)p->k, most = 2e8;
+    int64_t items = p->batch < 3 ? p->batch : 3, rows = (int64_t)(most / row / (double)items);
+    rows = rows < 2 ? 2 : rows > 24 ? 24 : rows;
+    if (rows > p->m) rows = p->m;
+    hd_text_add(out, "static double sum[%" PRId64 "];\n\nstatic void reference(unsigned char *block)\n{\n    const float *a = %s, *b = %s;\n", p->n, pointer("const float *", place(m, at, &s->argument[1].view)),
+                pointer("const float *", place(m, at, &t->source)));
+    for (int i = 3; i < s->arguments; i++) hd_text_add(out, "    %sarg%d = %s;\n", s->argument[i].type, i - 3, pointer(s->argument[i].type, place(m, at, &s->argument[i].view)));
+    hd_text_add(out, "    for (ptrdiff_t i = 0; i < %" PRId64 "; i++)\n        for (ptrdiff_t r = 0; r < %" PRId64 "; r++) {\n", items, rows);
+    hd_text_add(out, "            const ptrdiff_t item = i * %" PRId64 " / %" PRId64 ", own = r * %" PRId64 " / %" PRId64 ", row = %" PRId64 " * item + own;\n", p->batch - 1, items > 1 ? items - 1 : 1, p->m - 1, rows > 1 ? rows - 1 : 1, p->m);
+    hd_text_add(out, "            const float *x = a + %" PRId64 " * item + %s, *y = b + %" PRId64 " * item;\n", t->stride_a, p->trans_a ? "own" : hd_format("%" PRId64 " * own", p->ld_a), t->stride_b);
+    if (t->source_transposed)
+        hd_text_add(out, "            for (ptrdiff_t j = 0; j < %" PRId64 "; j++) {\n                sum[j] = 0;\n                for (ptrdiff_t e = 0; e < %" PRId64 "; e++) sum[j] += (double)x[%" PRId64 " * e] * (double)y[%" PRId64 " * j + e];\n            }\n",
+                    p->n, p->k, p->trans_a ? p->ld_a : 1, t->source_ld);
+    else
+        hd_text_add(out, "            memset(sum, 0, sizeof sum);\n            for (ptrdiff_t e = 0; e < %" PRId64 "; e++)\n                for (ptrdiff_t j = 0; j < %" PRId64 "; j++) sum[j] += (double)x[%" PRId64 " * e] * (double)y[%" PRId64 " * e + j];\n",
+                    p->k, p->n, p->trans_a ? p->ld_a : 1, t->source_ld);
+    hd_text_add(out, "            for (ptrdiff_t col = 0; col < %" PRId64 "; col += %d) {\n                const int lanes = %" PRId64 " - col < %d ? (int)(%" PRId64 " - col) : %d;\n", p->n, vl, p->n, vl, p->n, vl);
+    hd_text_add(out, "                float t[%d] = { 0 };\n                for (int lane = 0; lane < lanes; lane++) t[lane] = (float)sum[col + lane];\n                const hd_f acc = hd_load(t);\n", vl);
+    hd_text_add(out, "#define HD_AT(p) (lanes == %d ? hd_load(p) : hd_load_part((p), lanes))\n#define HD_PUT(p, v) do { if (lanes == %d) hd_store((p), (v)); else hd_store_part((p), (v), lanes); } while (0)\n", vl, vl);
+    add_lines(out, t->lines);
+    hd_text_add(out, "#undef HD_AT\n#undef HD_PUT\n                (void)row, (void)acc;\n            }\n        }\n}\n\n");
+}
+
+typedef struct files { int count; const char **source, **object, **said; } files;
+
+/* The measuring program, the pool and kernels timed before are compiled once. */
+static void add_file(files *f, const char *folder, const char *name, const char *source)
+{
+    f->object[f->count] = hd_format("%s/%s.o", folder, name);
+    f->source[f->count++] = source;
+}
+
+static const char *write_text(const char *folder, const char *name, const hd_text *text)
+{
+    const char *path = hd_format("%s/%s.c", folder, name);
+    hd_write_file(path, text->data, text->length);
+    return path;
+}
+
+static void begin_file(hd_text *out, int vl) { hd_text_add(out, "#define HD_VL %d\n#include \"hd_vec.h\"\n#include \"hd_core.h\"\n#include \"measure.h\"\n\n", vl); }
+
+/* The table with the calls, the measuring program, the pool, and each variant's kernel, named by its text. */
+static files write_files(const hd_model *m, const hd_program *p, const hd_step *s, const hd_trial *trial, int trials, int threads, const char *folder, hd_expander *x)
+{
+    const hd_tunable *t = s->tunable;
+    const int vl = m->target->vl;
+    const layout at = lay_out(m, p, t, trial, trials, threads);
+    const hd_folders *f = hd_folders_find();
+    files all = { .source = HD_NEW_ARRAY(const char *, trials + 3), .object = HD_NEW_ARRAY(const char *, trials + 3), .said = HD_NEW_ARRAY(const char *, trials + 3) };
+    const bool packed = t->product.b_kind == HD_B_PACKED;
+
+    hd_text table = { 0 };
+    begin_file(&table, vl);
+    for (int nv = 0; nv < (int)(sizeof at.packed / sizeof *at.packed); nv++) {
+        if (!at.packed[nv]) continue;
+        const hd_kernel pack = { .template_name = "pack", .name = hd_format("pack_%d", nv), .parameters = hd_format("transposed = %s, nv = %d", t->source_transposed ? "true" : "false", nv) };
+        hd_text_add(&table, "%s\nstatic void prepare_%d(const hd_run *run, unsigned char *block)\n{\n    pack_%d(run, %s, %s, %" PRId64 ", %" PRId64 ", %" PRId64 ");\n}\n\n", hd_kernel_text(x, &m->kernels, &pack), nv, nv,
+                    pointer("const float *", place(m, &at, &t->source)), pointer("float *", at.packed[nv]), t->product.n, t->product.k, t->source_ld);
+    }
+    add_reference(&table, m, &at, s, t, vl);
+    hd_text_add(&table, "static const hd_range range[] = {\n");
+    add_range(&table, m, &at, &s->argument[1].view, "float", false, true);
+    add_range(&table, m, &at, &t->source, "float", false, false);
+    for (int i = 3; i < s->arguments; i++) add_range(&table, m, &at, &s->argument[i].view, s->argument[i].type, s->argument[i].writes, false);
+    hd_text_add(&table, "};\n\n");
+    for (int i = 0; i < trials; i++) {
+        const char *parameters = hd_format("%s%s%s", t->before, hd_product_parameters(&trial[i].product), t->after);
+        const char *name = hd_format("kernel_%016llx", (unsigned long long)hd_hash(parameters, strlen(parameters), 0));
+        const hd_kernel kernel = { .template_name = t->op, .name = name, .parameters = parameters };
+        hd_text text = { 0 };
+        begin_file(&text, vl);
+        hd_text_add(&text, "%s", hd_kernel_text(x, &m->kernels, &kernel));
+        add_file(&all, folder, name, write_text(folder, name, &text));
+        hd_text_add(&table, "void %s(%s);\nstatic void variant_%d(const hd_run *run, unsigned char *block)\n{\n    %s(run, %" PRId64, name, s->kernel->signature, i, name, t->product.m);
+        for (int a = 1; a < s->arguments; a++)
+            hd_text_add(&table, ", %s", pointer(s->argument[a].type, a == 2 && packed ? at.packed[trial[i].product.nv] : place(m, &at, &s->argument[a].view)));
+        hd_text_add(&table, ");\n}\n\n");
+    }
+    hd_text_add(&table, "static const hd_variant variant[] = {\n");
+    for (int i = 0; i < trials; i++) hd_text_add(&table, "    { %s, variant_%d },\n", packed ? hd_format("prepare_%d", trial[i].product.nv) : "NULL", i);
+    hd_text_add(&table, "};\nconst hd_measured hd_measured_problem = { %" PRId64 ", %" PRId64 ", %" PRId64 ", %d, (int)(sizeof range / sizeof *range), range, %d, variant, reference, 5e-5 };\n", at.bytes, at.local, at.local_bytes, threads, trials);
+    add_file(&all, folder, "table", write_text(folder, "table", &table));
+    add_file(&all, folder, "measure", hd_format("%s/measure.c", f->tune));
+    add_file(&all, folder, "pool", hd_format("%s/pool.c", f->core));
+    return all;
+}
+
+/* One line of the program's; false where it means nothing. */
+static bool read_line(char *line, hd_trial *trial, int trials, const char **machine, bool *done)
+{
+    int v, n = 0, number;
+    double a, b;
+    if (!strncmp(line, "machine ", 8) && line[8]) { *machine = hd_strdup(line + 8); return true; }
+    if (!strcmp(line, "done")) return *done = true;
+    const bool check = sscanf(line, "check %d %n", &v, &n) == 1 && n > 0, times = !check && sscanf(line, "time %d %d %n", &v, &number, &n) == 2 && n > 0;
+    if ((!check && !times) || v < 0 || v >= trials) return false;
+    hd_trial *t = &trial[v];
+    const char *rest = line + n;
+    n = 0;
+    if (check) {
+        if (sscanf(rest, "ok %lf%n", &a, &n) == 1 && n > 0 && !rest[n]) return true;
+        if (sscanf(rest, "wrong %lf%n", &a, &n) == 1 && n > 0 && !rest[n]) t->dropped = hd_format("wrong results: %.1e of the largest value off", a);
+        else if (sscanf(rest, "crashed %d%n", &number, &n) == 1 && n > 0 && !rest[n]) t->dropped = number ? hd_format("crashed: %s", strsignal(number)) : "crashed";
+        else if (!strcmp(rest, "hung")) t->dropped = "did not end";
+        return t->dropped != NULL;
+    }
+    if (sscanf(rest, "%lf %lf%n", &a, &b, &n) != 2 || (rest[n] && strcmp(rest + n, " slow")) || !(a > 0) || !(a < 1e13) || !(b >= 0)) return false;
+    t->nanoseconds[number > 1] = a;
+    if (b > t->noise) t->noise = b;
+    if (rest[n]) t->slow = true;
+    return true;
+}
+
+/* Runs the program for the trials whose bits are set. NULL, or what is wrong. */
+static const char *run_trials(hd_tuning *tuning, const char *program, hd_trial *trial, int trials, uint64_t which, int threads, double seconds, double limit)
+{
+    const hd_options *o = tuning->options;
+    hd_text list = { 0 };
+    for (int i = 0; i < trials; i++) if (which >> i & 1) hd_text_add(&list, "%s%d", list.length ? "," : "", i);
+    const char *argv[64];
+    int n = 0;
+    char *runner = o->runner ? hd_strdup(o->runner) : NULL;
+    for (char *word = runner ? strtok(runner, " \t") : NULL; word && n < 48; word = strtok(NULL, " \t")) argv[n++] = word;
+    argv[n++] = program, argv[n++] = hd_format("%.3f", seconds), argv[n++] = threads > 1 ? hd_format("1,%d", threads) : "1", argv[n++] = list.data, argv[n] = NULL;
+    char *output = NULL;
+    const int status = hd_run_program_for(argv, &output, limit);
+    if (status == 127) return hd_format("%s cannot be run", *argv);
+    bool done = false;
+    const char *machine = NULL;
+    for (char *line = output, *end; *line && !done; line = end) {
+        end = line + strcspn(line, "\n");
+        if (*end) *end++ = 0;
+        line[strcspn(line, "\r")] = 0;
+        if (!read_line(line, trial, trials, &machine, &done)) return hd_format("%s printed \"%.60s\"", o->runner ? "the runner" : "the measuring program", line);
+    }
+    if (status < 0) return hd_format("no end within %.0f s", limit);
+    if (status) return hd_format("exit status %d", status);
+    if (!done || !machine) return "it ended without having said all";
+    if (o->runner && !o->cpu) tuning->machine = machine;
+    return NULL;
+}
+
+static void forget(hd_trial *t) { t->nanoseconds[0] = t->nanoseconds[1] = t->noise = 0, t->dropped = NULL, t->slow = false; }
+
+/* What was given up on one thread is taken to be as slow on all. */
+static void score(hd_trial *trial, int trials, int threads)
+{
+    for (int i = 0; i < trials; i++) {
+        hd_trial *t = &trial[i];
+        const bool both = threads > 1 && t->nanoseconds[1] > 0;
+        t->score = INFINITY;
+        if (!t->dropped && (!(t->nanoseconds[0] > 0) || (threads > 1 && !both && !t->slow))) t->dropped = "not timed";
+        if (t->dropped || trial->dropped) continue;
+        t->score = log(t->nanoseconds[0] / trial->nanoseconds[0]);
+        if (both) t->score = 0.5 * (t->score + log(t->nanoseconds[1] / trial->nanoseconds[1]));
+    }
+}
+
+bool hd_measure(hd_tuning *tuning, const hd_model *m, const hd_program *p, const hd_step *s, hd_trial *trial, int trials, int threads, double seconds, double limit, const char **why)
+{
+    static const char *folder;
+    static hd_expander *expander;
+    const hd_folders *f = hd_folders_find();
+    if (!folder) folder = hd_temporary_folder(), expander = hd_expander_new(f->templates, f->expander);
+    files all = write_files(m, p, s, trial, trials, threads, folder, expander);
+    files wanted = { .source = HD_NEW_ARRAY(const char *, all.count), .object = HD_NEW_ARRAY(const char *, all.count), .said = HD_NEW_ARRAY(const char *, all.count) };
+    for (int i = 0; i < all.count; i++) {
+        if (access(all.object[i], R_OK) == 0 && !strstr(all.object[i], "/table.o")) continue;
+        wanted.source[wanted.count] = all.source[i], wanted.object[wanted.count++] = all.object[i];
+    }
+    hd_cc_objects(tuning->options, m->target, wanted.count, wanted.source, wanted.object, wanted.said);
+    for (int i = 0; i < wanted.count; i++)
+        if (wanted.said[i]) {
+            *why = hd_format("the C compiler failed on %s: %.300s", wanted.source[i], wanted.said[i]);
+            return false;
+        }
+    const char *program = hd_format("%s/program", folder), *said;
+    if (!hd_cc_link(tuning->options, all.count, all.object, program, &said)) {
+        *why = hd_format("linking failed: %.300s", said);
+        return false;
+    }
+    for (int i = 0; i < trials; i++) forget(&trial[i]);
+    *why = run_trials(tuning, program, trial, trials, ((uint64_t)1 << (trials - 1) << 1) - 1, threads, seconds, limit);
+    if (*why && trials > 1) {        /* one of them, or all? Each beside the analytical choice alone. */
+        const char *reason = *why;
+        for (int i = 0; i < trials; i++) forget(&trial[i]);
+        *why = run_trials(tuning, program, trial, trials, 1, threads, seconds, limit);
+        for (int i = 1; i < trials && !*why; i++) {
+            const char *own = run_trials(tuning, program, trial, trials, 1 | (uint64_t)1 << i, threads, seconds, limit);
+            if (own) forget(&trial[i]), trial[i].dropped = own;
+        }
+        if (*why) *why = reason;
+    }
+    if (*why) return false;
+    score(trial, trials, threads);
+    if (trial->dropped) *why = hd_format("the analytical choice itself: %s", trial->dropped);
+    return !trial->dropped;
+}

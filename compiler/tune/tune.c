@@ -1,0 +1,243 @@
+/* heddle tune: finds better choices for the operators of a spec, the costliest first, and keeps them as records.
+ *
+ * For each operator a descent along one coordinate at a time (tile, block of k, slots, ...): all candidates of a coordinate
+ * are timed against the analytical choice and the incumbent in one program, by turns, and the best takes over when it is
+ * better by more than the noise; on one thread, and on all where that matters (slots, and the end). After a round without change, or when the operator's share of the time is spent, the
+ * finalists are timed once more, longer. A descent needs tens of variants where a grid needs thousands, and what the
+ * analytical choice leaves to be won is near it. Every improvement is written at once: nothing is lost by an interruption. */
+#include "tune.h"
+#include "../driver/driver.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST_TRIALS = 12, MOST_MOVES = 192, FINALISTS = 3 };
+static const double least_gain = 0.004,          /* below it nothing is worth a change */
+                    usual_minutes = 5,
+                    multiply_adds = 50e9, bytes_a_second = 8e9;      /* for shares of time only */
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* One problem of the model: the step that it is timed as, and the time all its steps are estimated to take. */
+typedef struct work { const hd_program *program; const hd_step *step; int calls; double estimate; bool done; } work;
+typedef struct works { int count, capacity; work *item; } works;
+
+static double estimate(const hd_step *s) { return s->flops / 2 / multiply_adds + s->bytes / bytes_a_second; }
+
+static works gather(const hd_model *m)
+{
+    works all = { 0 };
+    for (int i = 0; i < m->programs; i++)
+        for (int k = 0; k < m->program[i]->steps; k++) {
+            const hd_step *s = &m->program[i]->step[k];
+            if (!s->tunable) continue;
+            int w = 0;
+            while (w < all.count && (strcmp(all.item[w].step->tunable->problem, s->tunable->problem) || strcmp(all.item[w].step->tunable->op, s->tunable->op))) w++;
+            if (w == all.count) HD_PUSH(all.item, all.count, all.capacity, ((work){ .program = m->program[i], .step = s }));
+            all.item[w].calls++;
+            all.item[w].estimate += estimate(s);
+        }
+    return all;
+}
+
+typedef struct search {
+    hd_tuning *tuning;
+    const hd_model *model;
+    const work *work;
+    const char *database;
+    double begun, until, ends;             /* of this operator, of all */
+    bool explain, worst;                   /* worst: the analytical choice is only compared with, never taken */
+    int most;                              /* variants, or 0 */
+    hd_trial best, analytical;
+    int timed, dropped, tried, tried_capacity; const char **choice;      /* choices seen, their texts */
+    int finalists; hd_trial finalist[FINALISTS];
+} search;
+
+static bool seen(search *s, const char *choice)
+{
+    for (int i = 0; i < s->tried; i++) if (!strcmp(s->choice[i], choice)) return true;
+    return false;
+}
+
+static hd_trial trial_of(const hd_product *p) { return (hd_trial){ .choice = hd_product_choice(p), .product = *p }; }
+
+/* Best first, each once. */
+static void remember(search *s, const hd_trial *t)
+{
+    for (int i = 0; i < s->finalists; i++) if (!strcmp(s->finalist[i].choice, t->choice)) return;
+    int at = s->finalists < FINALISTS ? s->finalists++ : FINALISTS;
+    for (; at > 0 && s->finalist[at - 1].score > t->score; at--) if (at < FINALISTS) s->finalist[at] = s->finalist[at - 1];
+    if (at < FINALISTS) s->finalist[at] = *t;
+}
+
+static void store(search *s)
+{
+    hd_record r = hd_tuning_key(s->tuning, s->work->step->tunable->op, s->work->step->tunable->problem);
+    r.choice = s->best.choice;
+    r.nanoseconds = s->best.nanoseconds[0], r.default_nanoseconds = s->analytical.nanoseconds[0], r.noise = s->best.noise;
+    hd_records_store(s->database, &r, 1);
+}
+
+static void explain(const search *s, const hd_trial *t)
+{
+    if (!s->explain) return;
+    if (t->dropped) { printf("    %-76s dropped: %s\n", t->choice, t->dropped); return; }
+    const char *all = s->tuning->threads == 1 ? "" : t->nanoseconds[1] > 0 ? hd_format(" %10.1f us", t->nanoseconds[1] / 1e3) : "              ";
+    printf("    %-76s %10.1f us%s  %+6.1f %%  %s\n", t->choice, t->nanoseconds[0] / 1e3, all, 100 * (exp(t->score) - 1), t->slow ? "given up" : hd_format("noise %.1f %%", 100 * t->noise));
+}
+
+/* Times the analytical choice, the incumbent and candidates; true when one of them takes over. */
+static bool compare(search *s, const hd_product *candidate, int candidates, int threads, double time, const char **why)
+{
+    hd_trial trial[MOST_TRIALS + 2];
+    int n = 0;
+    trial[n++] = s->analytical;
+    if (strcmp(s->best.choice, s->analytical.choice)) trial[n++] = s->best;
+    const int incumbent = n - 1;
+    for (int i = 0; i < candidates; i++) trial[n++] = trial_of(&candidate[i]);
+    const double left = s->ends - seconds();
+    if (!hd_measure(s->tuning, s->model, s->work->program, s->work->step, trial, n, threads, time, (left > 0 ? left : 0) + 5, why)) return false;
+    s->analytical = trial[0];
+    for (int i = 0; i < n; i++) {
+        if (i > incumbent) HD_PUSH(s->choice, s->tried, s->tried_capacity, trial[i].choice), s->timed++, s->dropped += trial[i].dropped != NULL;
+        explain(s, &trial[i]);
+        if (!trial[i].dropped && (i > 0 || !s->worst)) remember(s, &trial[i]);
+    }
+    s->best = trial[incumbent];
+    int best = incumbent;
+    for (int i = s->worst; i < n; i++) if (trial[i].score < trial[best].score) best = i;
+    const double noise = fmin(0.02, fmax(trial[best].noise, trial[incumbent].noise) / 4);
+    if (best == incumbent || (!trial[incumbent].dropped && trial[incumbent].score - trial[best].score < fmax(least_gain, noise))) return false;
+    s->best = trial[best];
+    return true;
+}
+
+/* Seconds for so many variants on one number of threads: about forty rounds, less of operators that take long. */
+static double time_of(const search *s, int trials)
+{
+    const double call = s->analytical.nanoseconds[0] > 0 ? s->analytical.nanoseconds[0] / 1e9 : estimate(s->work->step) / s->work->calls;
+    return trials * fmin(fmax(40 * fmax(call, 5e-4), 0.02), fmax(0.3, 5 * call));
+}
+
+static bool enough(const search *s) { return seconds() >= s->until || (s->most && s->timed >= s->most); }
+
+/* Moves along each coordinate in turn until none helps or the time is up. Returns false when nothing could be timed. */
+static bool descend(search *s, const char **why)
+{
+    static hd_product move[MOST_MOVES];
+    bool changed = true;
+    for (int round = 0; changed && round < 4; round++) {
+        changed = false;
+        for (int coordinate = 0;; coordinate++) {
+            const char *name;
+            bool threads;
+            int moves = hd_product_moves(&s->best.product, &s->work->step->tunable->target, coordinate, move, MOST_MOVES, &name, &threads), fresh = 0;
+            if (moves < 0) break;
+            for (int i = 0; i < moves; i++) if (!seen(s, hd_product_choice(&move[i]))) move[fresh++] = move[i];
+            if (s->explain && fresh) printf("  %s\n", name);
+            for (int first = 0, count; first < fresh && !enough(s); first += count) {
+                count = fresh - first < MOST_TRIALS ? fresh - first : MOST_TRIALS;
+                if (s->most && count > s->most - s->timed) count = s->most - s->timed;
+                const bool better = compare(s, &move[first], count, threads ? s->tuning->threads : 1, time_of(s, count + 2), why);
+                if (*why) return false;
+                if (better) store(s), changed = true;
+            }
+            if (enough(s)) return true;
+        }
+    }
+    return true;
+}
+
+/* The finalists against the analytical choice, longer; the best of them is the record. */
+static bool decide(search *s, const char **why)
+{
+    hd_product last[FINALISTS];
+    int n = 0;
+    for (int i = 0; i < s->finalists; i++)
+        if (strcmp(s->finalist[i].choice, s->best.choice) && strcmp(s->finalist[i].choice, s->analytical.choice)) last[n++] = s->finalist[i].product;
+    if (s->explain) printf("  finalists\n");
+    compare(s, last, n, s->tuning->threads, 3 * time_of(s, n + 2), why);
+    if (*why) return false;
+    if (!s->worst && (s->best.dropped || s->best.score > -least_gain)) s->best = s->analytical;      /* what is not clearly better is not worth another choice */
+    store(s);
+    return true;
+}
+
+static const char *label_of(const work *w) { return hd_format("%s:%d %s", w->step->where.file ? w->step->where.file : "", w->step->where.line, w->step->label); }
+
+static bool tune_operator(search *s)
+{
+    const hd_tunable *t = s->work->step->tunable;
+    const char *why = NULL;
+    s->analytical = trial_of(&t->analytical);
+    s->best = s->analytical;
+    const hd_product bad = hd_product_worst(&t->analytical, &t->target);
+    const hd_product *start = s->worst ? &bad : &t->product;
+    if (s->worst || strcmp(hd_product_choice(start), s->analytical.choice)) s->best = trial_of(start);
+    if (s->explain) printf("%s\n  %s\n", label_of(s->work), t->problem);
+    compare(s, NULL, 0, 1, time_of(s, 2), &why);
+    if (!why && descend(s, &why)) decide(s, &why);
+    if (why) { hd_warn(s->work->step->where, "%s cannot be tuned: %s", t->op, why); return false; }
+    printf("%5.0f s  %-72.72s %9.1f us  %9.1f us by default  %5.1f %%  %d timed%s\n", seconds() - s->begun, s->work->step->label, s->best.nanoseconds[0] / 1e3, s->analytical.nanoseconds[0] / 1e3, 100 * (1 - exp(s->best.score)), s->timed,
+           s->dropped ? hd_format(", %d dropped", s->dropped) : "");
+    fflush(stdout);
+    return true;
+}
+
+int hd_command_tune(const hd_options *given)
+{
+    hd_options o = *given;
+    const double begun = seconds(), budget = 60 * (o.minutes > 0 ? o.minutes : usual_minutes);
+    if (o.start && strcmp(o.start, "worst") && strcmp(o.start, "default")) hd_fail((hd_where){ "--start", 0 }, "\"%s\" is no place to begin; default or worst", o.start);
+    if (o.start && !strcmp(o.start, "worst") && !o.database) hd_fail((hd_where){ "--start", 0 }, "worst is for checks of the search; --database FILE takes its records, so that none are used by mistake");
+    if (o.cpu && !strcmp(o.cpu, "generic")) hd_fail((hd_where){ "--cpu", 0 }, "records are of a machine; generic is none");
+    if (o.runner && !o.runner[strspn(o.runner, " \t")]) hd_fail((hd_where){ "--runner", 0 }, "needs a command, such as qemu-aarch64");
+    const char *database = hd_tuning_file(&o);
+    if (!database) hd_fail((hd_where){ 0 }, "there is no place for tuning records: HEDDLE_TUNING is off, or no cache folder can be made; --database FILE names one");
+    o.database = database;
+    hd_records_writable(database);
+    const bool worst = o.start && !strcmp(o.start, "worst");
+
+    const hd_model *m = hd_compile(&o, false, NULL);
+    const char **done = NULL;
+    int dones = 0, done_capacity = 0, failed = 0;
+    works all = gather(m);
+    if (!all.count) hd_fail((hd_where){ o.spec, 0 }, "has no operator with a choice: matrix products have");
+    printf("%d operators, %.1f minutes, records go to %s\n", all.count, budget / 60, database);
+    fflush(stdout);
+    for (;;) {
+        /* The costliest operator left. Choices change problems (panels that products share), so the model is lowered anew each time. */
+        int next = -1;
+        for (int i = 0; i < all.count; i++) {
+            for (int k = 0; k < dones; k++) if (!strcmp(done[k], all.item[i].step->tunable->problem)) all.item[i].done = true;
+            if (all.item[i].done) continue;
+            if (next < 0 || all.item[i].estimate > all.item[next].estimate) next = i;
+        }
+        const double now = seconds(), rest = begun + budget - now;
+        if (next < 0 || rest <= 0) break;
+        search s = { .tuning = m->kernels.tuning, .model = m, .work = &all.item[next], .database = database, .begun = begun, .ends = begun + budget, .explain = o.explain, .worst = worst, .most = o.trials };
+        /* Small operators need as many variants as large ones: shares go by the square root of the time they take. */
+        double roots = 0;
+        for (int i = 0; i < all.count; i++) if (!all.item[i].done) roots += sqrt(all.item[i].estimate);
+        s.until = now + rest * fmax(sqrt(all.item[next].estimate) / roots, fmin(1, 8 / rest));
+        if (!tune_operator(&s)) failed++;
+        HD_PUSH(done, dones, done_capacity, all.item[next].step->tunable->problem);
+        if (o.runner && !o.cpu) o.cpu = m->kernels.tuning->machine;
+        m = hd_compile_again(&o, m);
+        all = gather(m);
+    }
+    int rest = 0;
+    for (int i = 0; i < all.count; i++) rest += !all.item[i].done;
+    if (rest) printf("%d operators were not reached; more --minutes, or once more: what is known is kept\n", rest);
+    if (failed && failed == dones) return 1;
+    return 0;
+}
