@@ -22,7 +22,7 @@ COMPILER = base/base \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/plan \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
-  tune/records tune/space tune/measure tune/tune \
+  tune/records tune/space tune/space_attention tune/measure tune/tune \
   driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/info driver/tensor_file
 CORE = core/pool
 APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/weights app/data app/score \

@@ -12,7 +12,7 @@
 enum { PARTS = 16,               /* of one head, where heads alone are too few slots */
        ENOUGH_SLOTS = 8,         /* slots that balance over a few threads without cutting heads */
        MAX_DIAGONALS = 64,       /* more are faster as tiles, whose keys are reused by many queries */
-       MAX_WIDTH = 3, SAMPLE_BLOCKS = 64,
+       MAX_WIDTH = 3, MAX_ROWS_WIDTH = 4, SAMPLE_BLOCKS = 64, CHUNK = 48, MAX_CHUNK = 192,
        MAX_LISTED_PAIRS = 1 << 20, MAX_LISTED_KEYS = 96 };      /* of tile covers that other kernels might do faster: in all, and of a query on average */
 static const double BACKWARD_WORK = 2.5,      /* of the forward pass: 5 products for 2 */
                     CLEARLY = 0.85;           /* estimates err by so much */
@@ -74,7 +74,8 @@ static int **choose_widths(const hd_attention *a, const hd_target *target)
     }
     int common = 1;
     for (int qv = 2; qv <= MAX_WIDTH; qv++) if (total[qv] < total[common]) common = qv;
-    if (own < 0.8 * total[common]) return width;
+    if (a->choice.width) common = a->choice.width;
+    else if (own < 0.8 * total[common]) return width;
     for (int c = 0; c < a->covers; c++) for (int f = 0; f < a->cover[c]->families; f++) width[c][f] = common;
     return width;
 }
@@ -280,6 +281,7 @@ hd_attention_plan hd_attention_tiles(const hd_attention *a, const hd_target *tar
     int64_t kc = target->l1 * 3 / 4 / 4 / (dp + 2 * vl) / 48 * 48;
     if (kc > 96) kc = 96;
     if (kc < 48) kc = 48;
+    if (a->choice.chunk) kc = a->choice.chunk;
     int **width = choose_widths(a, target);
     *cost = 0;
     for (int c = 0; c < a->covers; c++)
@@ -360,15 +362,48 @@ hd_attention_plan hd_attention_tiles(const hd_attention *a, const hd_target *tar
     return plan;
 }
 
+/* listed: tiles do not cover the pattern. few: pairs few enough that listing them costs a compiler little. */
+static void pairs_of(const hd_attention *a, bool *listed, bool *few)
+{
+    *listed = false, *few = true;
+    for (int c = 0; c < a->covers; c++) {
+        if (a->cover[c]->rows) *listed = true;
+        else if (a->cover[c]->kept_pairs > MAX_LISTED_PAIRS || a->cover[c]->kept_pairs > MAX_LISTED_KEYS * a->queries) *few = false;
+    }
+}
+
+bool hd_attention_fits(const hd_attention *a, const hd_target *target, bool backward, const hd_attention_choice *choice, const char **why)
+{
+    static const int widest[] = { [HD_ATTENTION_TILES] = MAX_WIDTH, [HD_ATTENTION_ROWS] = MAX_ROWS_WIDTH, [HD_ATTENTION_EDGES] = 0 };
+    const hd_attention_kernels kernels = choice->kernels;
+    bool listed, few;
+    pairs_of(a, &listed, &few);
+    *why = NULL;
+    if (kernels < HD_ATTENTION_TILES || kernels > HD_ATTENTION_EDGES) *why = "there are no such kernels";
+    else if (choice->width < 0 || choice->width > widest[kernels]) *why = "no block is so wide";
+    else if (choice->chunk && (kernels != HD_ATTENTION_TILES || choice->chunk < CHUNK || choice->chunk > MAX_CHUNK || choice->chunk % CHUNK)) *why = "chunks are of tiles, 48 to 192 keys";
+    else if (a->with & HD_WITH_EDGE_BIAS) *why = kernels == HD_ATTENTION_EDGES ? NULL : "only the kernels of single pairs take a bias of pairs";
+    else if (kernels == HD_ATTENTION_TILES) *why = listed ? "tiles do not cover the pattern" : NULL;
+    else if (!few && !listed) *why = "the pattern keeps too many pairs to list them";
+    else if (kernels == HD_ATTENTION_STENCIL) *why = hd_attention_stencil_cost(a, target, backward) < 0 ? "the pattern has too many differences" : NULL;
+    else if (kernels == HD_ATTENTION_EDGES) *why = hd_attention_edges_cost(a, target, backward) < 0 ? "the pattern keeps too many pairs to list them" : NULL;
+    return !*why;
+}
+
 /* Tiles, or rows where tiles do not cover the pattern; but single pairs or stencils if they are clearly faster. */
 static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bool backward)
 {
-    if (a->with & HD_WITH_EDGE_BIAS) return hd_attention_edges(a, target, backward);
-    bool listed = false, few = true;      /* pairs few enough that listing them costs a compiler little */
-    for (int c = 0; c < a->covers; c++) {
-        if (a->cover[c]->rows) listed = true;
-        else if (a->cover[c]->kept_pairs > MAX_LISTED_PAIRS || a->cover[c]->kept_pairs > MAX_LISTED_KEYS * a->queries) few = false;
+    double chosen;
+    switch (a->choice.kernels) {
+    case HD_ATTENTION_TILES: return hd_attention_tiles(a, target, backward, &chosen);
+    case HD_ATTENTION_ROWS: return hd_attention_rows(a, target, backward, &chosen);
+    case HD_ATTENTION_STENCIL: return hd_attention_stencil(a, target, backward);
+    case HD_ATTENTION_EDGES: return hd_attention_edges(a, target, backward);
+    case HD_ATTENTION_ANY: break;
     }
+    if (a->with & HD_WITH_EDGE_BIAS) return hd_attention_edges(a, target, backward);
+    bool listed, few;
+    pairs_of(a, &listed, &few);
     double cost;
     const hd_attention_plan best = listed ? hd_attention_rows(a, target, backward, &cost) : hd_attention_tiles(a, target, backward, &cost);
     if (!few && !listed) return best;

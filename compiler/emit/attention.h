@@ -28,6 +28,14 @@
  * [batch][n][heads][head_dim] inside a wider matrix and [batch][heads][n][head_dim] are both expressible. */
 typedef struct hd_attention_strides { int64_t batch, head, row; } hd_attention_strides;
 
+/* What tuning may set instead of estimates; all 0: as estimated. */
+typedef enum hd_attention_kernels { HD_ATTENTION_ANY, HD_ATTENTION_TILES, HD_ATTENTION_ROWS, HD_ATTENTION_STENCIL, HD_ATTENTION_EDGES } hd_attention_kernels;
+typedef struct hd_attention_choice {
+    hd_attention_kernels kernels;
+    int width;                                  /* vectors of queries in a block: tiles 1 to 3, for every family; rows 1 to 4 */
+    int chunk;                                  /* tiles: keys whose scores share the first cache, a multiple of 48 up to 192 */
+} hd_attention_choice;
+
 typedef struct hd_attention {
     int64_t batch, heads, kv_heads, head_dim, queries, keys;
     double scale, softcap;
@@ -42,6 +50,7 @@ typedef struct hd_attention {
     int covers;                                 /* distinct ones: at most 255 */
     const hd_cover *const *cover;
     const int *cover_of_head;                   /* [heads], indices into cover; NULL: all 0 */
+    hd_attention_choice choice;
 } hd_attention;
 
 typedef struct hd_attention_phase {
@@ -70,6 +79,8 @@ int64_t hd_attention_terms_bytes(const hd_attention *, bool backward);
  * infinite, without a plan, where tables would be too large. */
 hd_attention_plan hd_attention_tiles(const hd_attention *, const hd_target *, bool backward, double *cost);
 hd_attention_plan hd_attention_rows(const hd_attention *, const hd_target *, bool backward, double *cost);
+/* Whether the kernels of a choice can do it; else why not. */
+bool hd_attention_fits(const hd_attention *, const hd_target *, bool backward, const hd_attention_choice *, const char **why);
 hd_attention_plan hd_attention_forward(const hd_attention *, const hd_target *);
 hd_attention_plan hd_attention_backward(const hd_attention *, const hd_target *);
 

@@ -252,6 +252,7 @@ hd_attention_plan hd_attention_rows(const hd_attention *a, const hd_target *targ
     for (int c = 0; c < a->covers; c++) rows[c] = a->cover[c]->rows ? a->cover[c]->rows : hd_cover_rows(a->cover[c]);
     for (int variant = 0; variant < 2 * MAX_WIDTH; variant++) {
         const int qv = MAX_WIDTH - variant / 2;
+        if (a->choice.width && qv != a->choice.width) continue;
         table *tables = HD_NEW_ARRAY(table, a->covers);
         double cost = 0;
         bool made = true;

@@ -245,7 +245,15 @@ static hd_attention_plan plan_of(const hd_attention *a, const hd_target *target,
     return made[count++].plan;
 }
 
-static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention_plan *plan, hd_step *common)
+/* The plan by estimates, or by a tuning record that fits; *tunable: what it was chosen from. */
+static hd_attention_plan tuned_plan(hd_lowering *l, hd_attention *a, bool backward, const hd_tunable **tunable)
+{
+    const hd_attention_plan analytical = plan_of(a, l->target, backward);
+    *tunable = hd_tune_attention(l->kernels->tuning, a, l->target, backward, &analytical);
+    return a->choice.kernels ? plan_of(a, l->target, backward) : analytical;
+}
+
+static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention_plan *plan, const hd_tunable *tunable, hd_step *common)
 {
     hd_view merge = { 0 };
     if (plan->merge_bytes) merge = hd_view_dense(hd_lower_buffer(l, plan->merge_bytes, "attention merge"), &(hd_shape){ 1, { plan->merge_bytes / 4 } });
@@ -260,6 +268,7 @@ static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention
         s->kernel = hd_kernel_get(l->kernels, phase->template_name, phase->coordinates, plan->signature, phase->parameters, phase->local_bytes, s->where);
         s->flops = plan->useful_flops / plan->phases;
         s->bytes = common->bytes / plan->phases;
+        if (i == 0) s->tunable = tunable;
         hd_lower_push(l, s);
     }
 }
@@ -285,7 +294,8 @@ static void lower_attention(hd_lowering *l, hd_node *n)
     view[3] = hd_lower_output(l, n);
     a.out = attention_view(l, n, n, &view[3], a.heads);
     const hd_view lse = hd_lower_result(l, n, 1);
-    const hd_attention_plan plan = plan_of(&a, l->target, false);
+    const hd_tunable *tunable;
+    const hd_attention_plan plan = tuned_plan(l, &a, false, &tunable);
     hd_step *s = hd_step_new("", n->where);
     s->attends = n, s->attention = memcpy(HD_NEW(hd_attention), &a, sizeof a);
     hd_step_text(s, l->program->row_limited ? "sequences" : "0");
@@ -295,7 +305,7 @@ static void lower_attention(hd_lowering *l, hd_node *n)
     hd_step_view(s, "float *", view[3], true);
     hd_step_view(s, "float *", lse, true);
     s->bytes += 4.0 * (double)(2 * hd_elements(&n->shape) + 2 * hd_elements(&n->input[1]->shape));
-    attention_steps(l, n, &plan, s);
+    attention_steps(l, n, &plan, tunable, s);
 }
 
 static void lower_attention_dx(hd_lowering *l, hd_node *n)
@@ -316,7 +326,8 @@ static void lower_attention_dx(hd_lowering *l, hd_node *n)
     a.dq = attention_view(l, n, n->input[0], &grad[0], a.heads);
     a.dk = attention_view(l, n, n->input[1], &grad[1], a.kv_heads);
     a.dv = attention_view(l, n, n->input[2], &grad[2], a.kv_heads);
-    const hd_attention_plan plan = plan_of(&a, l->target, true);
+    const hd_tunable *tunable;
+    const hd_attention_plan plan = tuned_plan(l, &a, true, &tunable);
     hd_step *s = hd_step_new("", n->where);
     for (int i = 0; i < 6; i++) hd_step_view(s, "const float *", view[i], false);
     extra_inputs(l, n, 6, s);
@@ -326,7 +337,7 @@ static void lower_attention_dx(hd_lowering *l, hd_node *n)
         if (index >= 0) hd_step_view(s, "float *", hd_lower_result(l, n, index), true);
     }
     s->bytes += 4.0 * (double)(4 * hd_elements(&n->input[0]->shape) + 4 * hd_elements(&n->input[1]->shape));
-    attention_steps(l, n, &plan, s);
+    attention_steps(l, n, &plan, tunable, s);
 }
 
 static void lower_key_bounds(hd_lowering *l, hd_node *n)

@@ -14,19 +14,66 @@
 
 static int64_t round64(int64_t x) { return (x + 63) / 64 * 64; }
 
+/* The kernels of a variant, in the order they are called, and the memory that is theirs alone. */
+typedef struct kernels {
+    int count; struct { const char *template_name, *parameters; } kernel[8];
+    int64_t local_bytes, own_bytes;        /* own: packed panels of a product, merge state of an attention */
+    int own_kind;                          /* vectors in a panel: equal ones share them */
+    const char *signature;
+} kernels;
+
+static void add_plan(kernels *k, const hd_attention_plan *plan)
+{
+    for (; k->count < plan->phases && k->count < (int)(sizeof k->kernel / sizeof *k->kernel); k->count++) {
+        k->kernel[k->count].template_name = plan->phase[k->count].template_name, k->kernel[k->count].parameters = plan->phase[k->count].parameters;
+        if (plan->phase[k->count].local_bytes > k->local_bytes) k->local_bytes = plan->phase[k->count].local_bytes;
+    }
+    if (k->count < plan->phases) k->count = 0;
+    k->own_bytes = plan->merge_bytes;
+    k->signature = plan->signature;
+}
+
+/* What makes an attention's output and sums, which its backward kernels read: they agree with the scores only so. Sinks are no
+ * argument of backward kernels, so there are none here. */
+static kernels forward_of(const hd_tunable *t)
+{
+    kernels k = { 0 };
+    hd_attention a = *t->attention;
+    a.with &= ~(unsigned)HD_WITH_SINKS;
+    a.choice = (hd_attention_choice){ HD_ATTENTION_ANY, 0, 0 };
+    const hd_attention_plan plan = hd_attention_forward(&a, t->machine);
+    add_plan(&k, &plan);
+    return k;
+}
+
+static kernels kernels_of(const hd_step *s, const hd_variant *v)
+{
+    const hd_tunable *t = s->tunable;
+    kernels k = { .signature = s->kernel->signature };
+    if (!t->attention) {
+        k.count = 1;
+        k.kernel[0].template_name = "product", k.kernel[0].parameters = hd_format("%s%s%s", t->before, hd_product_parameters(&v->product), t->after);
+        k.local_bytes = (int64_t)v->product.local_bytes, k.own_bytes = (int64_t)v->product.packed_bytes, k.own_kind = v->product.nv;
+        return k;
+    }
+    const hd_attention_plan plan = hd_attention_plan_of(t, strcmp(hd_attention_choice_text(&v->attention), hd_attention_choice_text(&t->analytical.attention)) ? &v->attention : &(hd_attention_choice){ HD_ATTENTION_ANY, 0, 0 });
+    add_plan(&k, &plan);
+    return k;
+}
+
 /* Where the areas of the block begin. */
 typedef struct layout {
     int64_t weights, state, scratch, local, local_bytes, bytes;
     int threads;
     int64_t *argument;                     /* inputs, then outputs */
-    int64_t packed[64];                    /* by vectors of a panel; 0: not needed */
+    int64_t *own;                          /* by variant */
 } layout;
 
-static layout lay_out(const hd_model *m, const hd_program *p, const hd_tunable *t, const hd_trial *trial, int trials, int threads)
+static layout lay_out(const hd_model *m, const hd_program *p, const kernels *k, int variants, int threads)
 {
     const hd_entry *e = p->entry;
-    layout at = { .local_bytes = p->local_bytes, .threads = threads, .argument = HD_NEW_ARRAY(int64_t, e->inputs + e->outputs) };
-    for (int i = 0; i < trials; i++) if ((int64_t)trial[i].product.local_bytes > at.local_bytes) at.local_bytes = (int64_t)trial[i].product.local_bytes;
+    layout at = { .local_bytes = p->local_bytes, .threads = threads, .argument = HD_NEW_ARRAY(int64_t, e->inputs + e->outputs), .own = HD_NEW_ARRAY(int64_t, variants) };
+    for (int i = 0; i < variants; i++) if (k[i].local_bytes > at.local_bytes) at.local_bytes = k[i].local_bytes;
     at.local_bytes = round64(at.local_bytes);
     at.state = round64(m->weights_bytes);
     at.scratch = at.state + round64(m->state_bytes);
@@ -36,11 +83,11 @@ static layout lay_out(const hd_model *m, const hd_program *p, const hd_tunable *
         at.argument[i] = at.bytes;
         at.bytes += round64(hd_node_bytes(i < e->inputs ? e->input[i] : e->output[i - e->inputs].node));
     }
-    for (int i = 0; t->product.b_kind == HD_B_PACKED && i < trials; i++) {
-        const hd_product *v = &trial[i].product;
-        if (at.packed[v->nv]) continue;
-        at.packed[v->nv] = at.bytes;
-        at.bytes += round64((int64_t)v->packed_bytes);
+    for (int i = 0; i < variants; i++) {
+        int like = 0;                      /* panels of equal width are shared */
+        while (like < i && (k[like].own_bytes != k[i].own_bytes || k[like].own_kind != k[i].own_kind)) like++;
+        at.own[i] = like < i ? at.own[like] : at.bytes;
+        if (like == i) at.bytes += round64(k[i].own_bytes);
     }
     return at;
 }
@@ -89,7 +136,7 @@ static void add_lines(hd_text *out, const char *lines)
 /* Some rows of the product, summed in double precision; the fused lines run on them as on any other. */
 static void add_reference(hd_text *out, const hd_model *m, const layout *at, const hd_step *s, const hd_tunable *t, int vl)
 {
-    const hd_product *p = &t->product;
+    const hd_product *p = &t->chosen.product;
     const double row = (double)p->n * (double)p->k, most = 2e8;
     int64_t items = p->batch < 3 ? p->batch : 3, rows = (int64_t)(most / row / (double)items);
     rows = rows < 2 ? 2 : rows > 24 ? 24 : rows;
@@ -113,12 +160,14 @@ static void add_reference(hd_text *out, const hd_model *m, const layout *at, con
     hd_text_add(out, "#undef HD_AT\n#undef HD_PUT\n                (void)row, (void)acc;\n            }\n        }\n}\n\n");
 }
 
-typedef struct files { int count; const char **source, **object, **said; } files;
+typedef struct files { int count; const char **source, **object; } files;
 
 /* The measuring program, the pool and kernels timed before are compiled once. */
 static void add_file(files *f, const char *folder, const char *name, const char *source)
 {
-    f->object[f->count] = hd_format("%s/%s.o", folder, name);
+    const char *object = hd_format("%s/%s.o", folder, name);
+    for (int i = 0; i < f->count; i++) if (!strcmp(f->object[i], object)) return;      /* two variants with one kernel */
+    f->object[f->count] = object;
     f->source[f->count++] = source;
 }
 
@@ -131,46 +180,101 @@ static const char *write_text(const char *folder, const char *name, const hd_tex
 
 static void begin_file(hd_text *out, int vl) { hd_text_add(out, "#define HD_VL %d\n#include \"hd_vec.h\"\n#include \"hd_core.h\"\n#include \"measure.h\"\n\n", vl); }
 
-/* The table with the calls, the measuring program, the pool, and each variant's kernel, named by its text. */
-static files write_files(const hd_model *m, const hd_program *p, const hd_step *s, const hd_trial *trial, int trials, int threads, const char *folder, hd_expander *x)
+/* The arguments of a call after `run`. Numbers of rows or sequences: all there are. The last pointer of an attention is its merge state. */
+static void add_arguments(hd_text *out, const hd_model *m, const layout *at, const hd_step *s, int64_t own, int64_t own_bytes)
+{
+    const hd_tunable *t = s->tunable;
+    const bool packed = !t->attention && t->chosen.product.b_kind == HD_B_PACKED;
+    for (int a = 0; a < s->arguments; a++) {
+        const hd_argument *arg = &s->argument[a];
+        const bool merge = t->attention && a == s->arguments - 1;
+        if (merge || (packed && a == 2)) hd_text_add(out, ", %s", own_bytes ? pointer(merge ? "float *" : "const float *", own) : "NULL");
+        else if (arg->text) hd_text_add(out, ", %" PRId64, t->attention ? 0 : t->chosen.product.m);
+        else hd_text_add(out, ", %s", pointer(arg->type, place(m, at, &arg->view)));
+    }
+}
+
+/* Of a forward call, from the operands of the backward step: q, k, v, out, lse, dout, then what scores take in. */
+static void add_forward_arguments(hd_text *out, const hd_model *m, const layout *at, const hd_step *s, int64_t own, int64_t own_bytes)
+{
+    static const unsigned extra[] = { HD_WITH_BIAS, HD_WITH_KEY_BIAS, HD_WITH_EDGE_BIAS };
+    int order[16] = { 0, 1, 2 }, count = 3, next = 6;
+    for (unsigned i = 0; i < sizeof extra / sizeof *extra; i++) if (s->tunable->attention->with & extra[i]) order[count++] = next++;
+    order[count++] = 3, order[count++] = 4;
+    hd_text_add(out, ", 0, 0");
+    for (int i = 0; i < count; i++) hd_text_add(out, ", %s", pointer(i < count - 2 ? "const float *" : "float *", place(m, at, &s->argument[order[i]].view)));
+    hd_text_add(out, ", %s", own_bytes ? pointer("float *", own) : "NULL");
+}
+
+/* Pieces of memory that variants read and write: of a product B as it lies before packing. */
+static void add_ranges(hd_text *out, const hd_model *m, const layout *at, const hd_step *s)
+{
+    const hd_tunable *t = s->tunable;
+    const int last = t->attention ? s->arguments - 1 : s->arguments;
+    hd_text_add(out, "static const hd_range range[] = {\n");
+    for (int a = 0; a < last; a++) {
+        const hd_argument *arg = &s->argument[a];
+        const bool b = !t->attention && a == 2;
+        if (!arg->text) add_range(out, m, at, b ? &t->source : &arg->view, arg->type, arg->writes, !b && !arg->writes);
+    }
+    hd_text_add(out, "};\n\n");
+}
+
+/* The table with the calls, the measuring program, the pool, and each kernel, named by its text. */
+static files write_files(const hd_model *m, const hd_program *p, const hd_step *s, hd_trial *trial, int trials, int threads, const char *folder, hd_expander *x)
 {
     const hd_tunable *t = s->tunable;
     const int vl = m->target->vl;
-    const layout at = lay_out(m, p, t, trial, trials, threads);
     const hd_folders *f = hd_folders_find();
-    files all = { .source = HD_NEW_ARRAY(const char *, trials + 3), .object = HD_NEW_ARRAY(const char *, trials + 3), .said = HD_NEW_ARRAY(const char *, trials + 3) };
-    const bool packed = t->product.b_kind == HD_B_PACKED;
-
-    hd_text table = { 0 };
-    begin_file(&table, vl);
-    for (int nv = 0; nv < (int)(sizeof at.packed / sizeof *at.packed); nv++) {
-        if (!at.packed[nv]) continue;
-        const hd_kernel pack = { .template_name = "pack", .name = hd_format("pack_%d", nv), .parameters = hd_format("transposed = %s, nv = %d", t->source_transposed ? "true" : "false", nv) };
-        hd_text_add(&table, "%s\nstatic void prepare_%d(const hd_run *run, unsigned char *block)\n{\n    pack_%d(run, %s, %s, %" PRId64 ", %" PRId64 ", %" PRId64 ");\n}\n\n", hd_kernel_text(x, &m->kernels, &pack), nv, nv,
-                    pointer("const float *", place(m, &at, &t->source)), pointer("float *", at.packed[nv]), t->product.n, t->product.k, t->source_ld);
-    }
-    add_reference(&table, m, &at, s, t, vl);
-    hd_text_add(&table, "static const hd_range range[] = {\n");
-    add_range(&table, m, &at, &s->argument[1].view, "float", false, true);
-    add_range(&table, m, &at, &t->source, "float", false, false);
-    for (int i = 3; i < s->arguments; i++) add_range(&table, m, &at, &s->argument[i].view, s->argument[i].type, s->argument[i].writes, false);
-    hd_text_add(&table, "};\n\n");
+    const bool setup = t->attention && t->backward;
+    const int all_kernels = trials + setup;          /* the last makes operands */
+    kernels *k = HD_NEW_ARRAY(kernels, all_kernels);
+    if (setup) k[trials] = forward_of(t);
+    int most = 3 + (setup ? k[trials].count : 0);
     for (int i = 0; i < trials; i++) {
-        const char *parameters = hd_format("%s%s%s", t->before, hd_product_parameters(&trial[i].product), t->after);
-        const char *name = hd_format("kernel_%016llx", (unsigned long long)hd_hash(parameters, strlen(parameters), 0));
-        const hd_kernel kernel = { .template_name = t->op, .name = name, .parameters = parameters };
-        hd_text text = { 0 };
-        begin_file(&text, vl);
-        hd_text_add(&text, "%s", hd_kernel_text(x, &m->kernels, &kernel));
-        add_file(&all, folder, name, write_text(folder, name, &text));
-        hd_text_add(&table, "void %s(%s);\nstatic void variant_%d(const hd_run *run, unsigned char *block)\n{\n    %s(run, %" PRId64, name, s->kernel->signature, i, name, t->product.m);
-        for (int a = 1; a < s->arguments; a++)
-            hd_text_add(&table, ", %s", pointer(s->argument[a].type, a == 2 && packed ? at.packed[trial[i].product.nv] : place(m, &at, &s->argument[a].view)));
-        hd_text_add(&table, ");\n}\n\n");
+        k[i] = kernels_of(s, &trial[i].variant);
+        if (!k[i].count) trial[i].dropped = "it has no kernels";
+        most += k[i].count;
     }
-    hd_text_add(&table, "static const hd_variant variant[] = {\n");
-    for (int i = 0; i < trials; i++) hd_text_add(&table, "    { %s, variant_%d },\n", packed ? hd_format("prepare_%d", trial[i].product.nv) : "NULL", i);
-    hd_text_add(&table, "};\nconst hd_measured hd_measured_problem = { %" PRId64 ", %" PRId64 ", %" PRId64 ", %d, (int)(sizeof range / sizeof *range), range, %d, variant, reference, 5e-5 };\n", at.bytes, at.local, at.local_bytes, threads, trials);
+    const layout at = lay_out(m, p, k, all_kernels, threads);
+    files all = { .source = HD_NEW_ARRAY(const char *, most), .object = HD_NEW_ARRAY(const char *, most) };
+    const bool packed = !t->attention && t->chosen.product.b_kind == HD_B_PACKED;
+
+    hd_text table = { 0 }, list = { 0 };
+    begin_file(&table, vl);
+    if (!t->attention) add_reference(&table, m, &at, s, t, vl);
+    add_ranges(&table, m, &at, s);
+    for (int i = 0; i < all_kernels; i++) {
+        hd_text calls = { 0 };
+        for (int n = 0; n < k[i].count; n++) {
+            const char *parameters = k[i].kernel[n].parameters, *template_name = k[i].kernel[n].template_name;
+            const char *name = hd_format("kernel_%016llx", (unsigned long long)hd_hash(parameters, strlen(parameters), hd_hash(template_name, strlen(template_name), 0)));
+            const hd_kernel kernel = { .template_name = template_name, .name = name, .parameters = parameters };
+            hd_text text = { 0 };
+            begin_file(&text, vl);
+            hd_text_add(&text, "%s", hd_kernel_text(x, &m->kernels, &kernel));
+            add_file(&all, folder, name, write_text(folder, name, &text));
+            hd_text_add(&table, "void %s(%s);\n", name, k[i].signature);
+            hd_text_add(&calls, "    %s(run", name);
+            if (i < trials) add_arguments(&calls, m, &at, s, at.own[i], k[i].own_bytes);
+            else add_forward_arguments(&calls, m, &at, s, at.own[i], k[i].own_bytes);
+            hd_text_add(&calls, ");\n");
+        }
+        if (i == trials) {
+            hd_text_add(&table, "static void setup(const hd_run *run, unsigned char *block)\n{\n%s}\n\n", calls.data ? calls.data : "    (void)run, (void)block;\n");
+            continue;
+        }
+        if (packed) {
+            const int nv = trial[i].variant.product.nv;
+            const hd_kernel pack = { .template_name = "pack", .name = hd_format("pack_%d", i), .parameters = hd_format("transposed = %s, nv = %d", t->source_transposed ? "true" : "false", nv) };
+            hd_text_add(&table, "%s\nstatic void prepare_%d(const hd_run *run, unsigned char *block)\n{\n    pack_%d(run, %s, %s, %" PRId64 ", %" PRId64 ", %" PRId64 ");\n}\n\n", hd_kernel_text(x, &m->kernels, &pack), i, i,
+                        pointer("const float *", place(m, &at, &t->source)), pointer("float *", at.own[i]), t->chosen.product.n, t->chosen.product.k, t->source_ld);
+        }
+        hd_text_add(&table, "static void variant_%d(const hd_run *run, unsigned char *block)\n{\n%s}\n\n", i, calls.data ? calls.data : "");
+        hd_text_add(&list, "    { %s, variant_%d },\n", packed ? hd_format("prepare_%d", i) : "NULL", i);
+    }
+    hd_text_add(&table, "static const hd_variant variant[] = {\n%s};\nconst hd_measured hd_measured_problem = { %" PRId64 ", %" PRId64 ", %" PRId64 ", %d, (int)(sizeof range / sizeof *range), range, %d, variant, %s, %s, 5e-5 };\n", list.data,
+                at.bytes, at.local, at.local_bytes, threads, trials, setup ? "setup" : "NULL", t->attention ? "NULL" : "reference");
     add_file(&all, folder, "table", write_text(folder, "table", &table));
     add_file(&all, folder, "measure", hd_format("%s/measure.c", f->tune));
     add_file(&all, folder, "pool", hd_format("%s/pool.c", f->core));
@@ -255,15 +359,16 @@ bool hd_measure(hd_tuning *tuning, const hd_model *m, const hd_program *p, const
     const hd_folders *f = hd_folders_find();
     if (!folder) folder = hd_temporary_folder(), expander = hd_expander_new(f->templates, f->expander);
     files all = write_files(m, p, s, trial, trials, threads, folder, expander);
-    files wanted = { .source = HD_NEW_ARRAY(const char *, all.count), .object = HD_NEW_ARRAY(const char *, all.count), .said = HD_NEW_ARRAY(const char *, all.count) };
+    files wanted = { .source = HD_NEW_ARRAY(const char *, all.count), .object = HD_NEW_ARRAY(const char *, all.count) };
+    const char **errors = HD_NEW_ARRAY(const char *, all.count);
     for (int i = 0; i < all.count; i++) {
         if (access(all.object[i], R_OK) == 0 && !strstr(all.object[i], "/table.o")) continue;
         wanted.source[wanted.count] = all.source[i], wanted.object[wanted.count++] = all.object[i];
     }
-    hd_cc_objects(tuning->options, m->target, wanted.count, wanted.source, wanted.object, wanted.said);
+    hd_cc_objects(tuning->options, m->target, wanted.count, wanted.source, wanted.object, errors);
     for (int i = 0; i < wanted.count; i++)
-        if (wanted.said[i]) {
-            *why = hd_format("the C compiler failed on %s: %.300s", wanted.source[i], wanted.said[i]);
+        if (errors[i]) {
+            *why = hd_format("the C compiler failed on %s: %.300s", wanted.source[i], errors[i]);
             return false;
         }
     const char *program = hd_format("%s/program", folder), *said;

@@ -120,11 +120,11 @@ hd_tunable *hd_tune_product(hd_tuning *tuning, hd_product *p, const hd_product_t
     made->problem = problem_of(p, 0, stride_a, stride_b, unique);
     /* Panels that another product made are a problem of their own only where this one would have made others. */
     if (p->nv_packed && free_width(tuning, p, t, made->problem) != p->nv_packed) made->problem = problem_of(p, p->nv_packed, stride_a, stride_b, unique);
-    made->analytical = *p, made->target = *t, made->stride_a = stride_a, made->stride_b = stride_b;
+    made->analytical.product = *p, made->target = *t, made->stride_a = stride_a, made->stride_b = stride_b;
     made->record = hd_tuned(tuning, made->op, made->problem);
     const char *why;
     if (made->record && !hd_product_apply(p, made->record->choice, t, &why)) hd_tuning_refuse(tuning, made->record, why), made->record = NULL;
-    made->product = *p;
+    made->chosen.product = *p;
     made->lines = lines;
     made->before = hd_format("m = %" PRId64 ", n = %" PRId64 ", k = %" PRId64 ", ld_a = %" PRId64 ", trans_a = %s, b_kind = \"%s\", ld_b = %" PRId64 ", batch = %" PRId64 ", stride_a = %" PRId64 ", stride_b = %" PRId64 ", ", p->m, p->n, p->k,
                              p->ld_a, p->trans_a ? "true" : "false", kinds[p->b_kind], p->ld_b, p->batch, stride_a, stride_b);

@@ -68,7 +68,31 @@ static bool seen(search *s, const char *choice)
     return false;
 }
 
-static hd_trial trial_of(const hd_product *p) { return (hd_trial){ .choice = hd_product_choice(p), .product = *p }; }
+/* What products and attentions do each in their way. */
+static const char *choice_of(const hd_tunable *t, const hd_variant *v) { return t->attention ? hd_attention_choice_text(&v->attention) : hd_product_choice(&v->product); }
+static hd_trial trial_of(const hd_tunable *t, const hd_variant *v) { return (hd_trial){ .choice = choice_of(t, v), .variant = *v }; }
+
+static hd_variant worst_of(const hd_tunable *t)
+{
+    hd_variant v = t->analytical;
+    if (t->attention) v.attention = hd_attention_worst(t);
+    else v.product = hd_product_worst(&t->analytical.product, &t->target);
+    return v;
+}
+
+static int moves_of(const hd_tunable *t, const hd_variant *from, int coordinate, hd_variant *to, const char **name, bool *threads)
+{
+    static hd_product product[MOST_MOVES];
+    static hd_attention_choice attention[MOST_MOVES];
+    *threads = false;
+    const int count = t->attention ? hd_attention_moves(t, &from->attention, coordinate, attention, MOST_MOVES, name)
+                                   : hd_product_moves(&from->product, &t->target, coordinate, product, MOST_MOVES, name, threads);
+    for (int i = 0; i < count; i++) {
+        if (t->attention) to[i].attention = attention[i];
+        else to[i].product = product[i];
+    }
+    return count;
+}
 
 /* Best first, each once. */
 static void remember(search *s, const hd_trial *t)
@@ -96,14 +120,14 @@ static void explain(const search *s, const hd_trial *t)
 }
 
 /* Times the analytical choice, the incumbent and candidates; true when one of them takes over. */
-static bool compare(search *s, const hd_product *candidate, int candidates, int threads, double time, const char **why)
+static bool compare(search *s, const hd_variant *candidate, int candidates, int threads, double time, const char **why)
 {
     hd_trial trial[MOST_TRIALS + 2];
     int n = 0;
     trial[n++] = s->analytical;
     if (strcmp(s->best.choice, s->analytical.choice)) trial[n++] = s->best;
     const int incumbent = n - 1;
-    for (int i = 0; i < candidates; i++) trial[n++] = trial_of(&candidate[i]);
+    for (int i = 0; i < candidates; i++) trial[n++] = trial_of(s->work->step->tunable, &candidate[i]);
     const double left = s->ends - seconds();
     if (!hd_measure(s->tuning, s->model, s->work->program, s->work->step, trial, n, threads, time, (left > 0 ? left : 0) + 5, why)) return false;
     s->analytical = trial[0];
@@ -133,16 +157,17 @@ static bool enough(const search *s) { return seconds() >= s->until || (s->most &
 /* Moves along each coordinate in turn until none helps or the time is up. Returns false when nothing could be timed. */
 static bool descend(search *s, const char **why)
 {
-    static hd_product move[MOST_MOVES];
+    static hd_variant move[MOST_MOVES];
+    const hd_tunable *t = s->work->step->tunable;
     bool changed = true;
     for (int round = 0; changed && round < 4; round++) {
         changed = false;
         for (int coordinate = 0;; coordinate++) {
             const char *name;
             bool threads;
-            int moves = hd_product_moves(&s->best.product, &s->work->step->tunable->target, coordinate, move, MOST_MOVES, &name, &threads), fresh = 0;
+            int moves = moves_of(t, &s->best.variant, coordinate, move, &name, &threads), fresh = 0;
             if (moves < 0) break;
-            for (int i = 0; i < moves; i++) if (!seen(s, hd_product_choice(&move[i]))) move[fresh++] = move[i];
+            for (int i = 0; i < moves; i++) if (!seen(s, choice_of(t, &move[i]))) move[fresh++] = move[i];
             if (s->explain && fresh) printf("  %s\n", name);
             for (int first = 0, count; first < fresh && !enough(s); first += count) {
                 count = fresh - first < MOST_TRIALS ? fresh - first : MOST_TRIALS;
@@ -160,10 +185,10 @@ static bool descend(search *s, const char **why)
 /* The finalists against the analytical choice, longer; the best of them is the record. */
 static bool decide(search *s, const char **why)
 {
-    hd_product last[FINALISTS];
+    hd_variant last[FINALISTS];
     int n = 0;
     for (int i = 0; i < s->finalists; i++)
-        if (strcmp(s->finalist[i].choice, s->best.choice) && strcmp(s->finalist[i].choice, s->analytical.choice)) last[n++] = s->finalist[i].product;
+        if (strcmp(s->finalist[i].choice, s->best.choice) && strcmp(s->finalist[i].choice, s->analytical.choice)) last[n++] = s->finalist[i].variant;
     if (s->explain) printf("  finalists\n");
     compare(s, last, n, s->tuning->threads, 3 * time_of(s, n + 2), why);
     if (*why) return false;
@@ -178,11 +203,11 @@ static bool tune_operator(search *s)
 {
     const hd_tunable *t = s->work->step->tunable;
     const char *why = NULL;
-    s->analytical = trial_of(&t->analytical);
-    s->best = s->analytical;
-    const hd_product bad = hd_product_worst(&t->analytical, &t->target);
-    const hd_product *start = s->worst ? &bad : &t->product;
-    if (s->worst || strcmp(hd_product_choice(start), s->analytical.choice)) s->best = trial_of(start);
+    s->analytical = s->best = trial_of(t, &t->analytical);
+    const hd_variant start = s->worst ? worst_of(t) : t->chosen;
+    if (strcmp(choice_of(t, &start), s->analytical.choice)) s->best = trial_of(t, &start);
+    if (!s->worst) HD_PUSH(s->choice, s->tried, s->tried_capacity, s->analytical.choice);
+    HD_PUSH(s->choice, s->tried, s->tried_capacity, s->best.choice);
     if (s->explain) printf("%s\n  %s\n", label_of(s->work), t->problem);
     compare(s, NULL, 0, 1, time_of(s, 2), &why);
     if (!why && descend(s, &why)) decide(s, &why);
@@ -211,7 +236,7 @@ int hd_command_tune(const hd_options *given)
     const char **done = NULL;
     int dones = 0, done_capacity = 0, failed = 0;
     works all = gather(m);
-    if (!all.count) hd_fail((hd_where){ o.spec, 0 }, "has no operator with a choice: matrix products have");
+    if (!all.count) hd_fail((hd_where){ o.spec, 0 }, "has no operator with a choice: products of matrices and attention have");
     printf("%d operators, %.1f minutes, records go to %s\n", all.count, budget / 60, database);
     fflush(stdout);
     for (;;) {

@@ -74,35 +74,52 @@ const char *hd_tuning_note(const hd_tuning *);
 /* Says on stderr (-v) which records were used, and how many of the model's operators were passed over and why. */
 void hd_tuning_explain(const hd_tuning *);
 
-/* What can be tuned about a step. The step's kernel has the parameters `before`, the choice, `after`. */
+/* One choice of an operator: of a product, or of an attention. */
+typedef struct hd_variant { hd_product product; hd_attention_choice attention; } hd_variant;
+
+/* What can be tuned about a step, or about the phases of an attention that begin with it. */
 typedef struct hd_tunable {
-    const char *op, *problem;
+    const char *op, *problem;            /* "product" or "attention" */
     const hd_record *record;             /* that gave the choice, or NULL */
+    hd_variant chosen, analytical;       /* the choice in use; the computed one */
+    /* products: the kernel has the parameters `before`, the choice, `after` */
     const char *before, *after;
-    hd_product product, analytical;      /* the choice in use; what hd_product_choose says */
     hd_product_target target;
     hd_view source; bool source_transposed; int64_t source_ld, stride_a, stride_b;      /* B as it lies before packing */
     const char *lines;                   /* of the epilogue, as the template takes them */
+    /* attentions */
+    const hd_attention *attention;
+    const hd_target *machine;
+    bool backward;
 } hd_tunable;
 
-/* The parameters of a product's choice as a record and as a template take them. */
+/* After hd_product_choose: takes a record's choice where one fits. */
+hd_tunable *hd_tune_product(hd_tuning *, hd_product *, const hd_product_target *, int64_t stride_a, int64_t stride_b, const char *epilogue, const char *arguments, const char *lines);
+/* After the plan by estimates: sets attention->choice where a record fits. NULL where there is nothing to time. */
+hd_tunable *hd_tune_attention(hd_tuning *, hd_attention *, const hd_target *, bool backward, const hd_attention_plan *analytical);
+
+/* The parameters of a product's choice as a record has them ("mr=8 nv=3 ...") and as a template takes them. */
 const char *hd_product_choice(const hd_product *);
 const char *hd_product_parameters(const hd_product *);
 /* Sets the choice of a product from a record's text; false, with the reason and the product unchanged, where it does not fit. */
 bool hd_product_apply(hd_product *, const char *choice, const hd_product_target *, const char **why);
-/* After hd_product_choose: takes a record's choice where one fits. */
-hd_tunable *hd_tune_product(hd_tuning *, hd_product *, const hd_product_target *, int64_t stride_a, int64_t stride_b, const char *epilogue, const char *arguments, const char *lines);
-
-/* Candidates of a product: those that differ from `from` in one coordinate, pruned by registers and caches. Coordinates are
- * numbered from 0; returns how many were added, -1 beyond the last. threads: whether it matters how many there are. */
+/* Candidates that differ from `from` in one coordinate, pruned by registers and caches. Coordinates are numbered from 0; returns
+ * how many were added, -1 beyond the last. threads: whether it matters how many there are. */
 int hd_product_moves(const hd_product *from, const hd_product_target *, int coordinate, hd_product *to, int most, const char **name, bool *threads);
 /* Parameters chosen to be bad, for checks of the search. */
 hd_product hd_product_worst(const hd_product *, const hd_product_target *);
 
+/* The same of attentions: "kernels=tiles width=2 chunk=96". */
+const char *hd_attention_choice_text(const hd_attention_choice *);
+bool hd_attention_choice_parse(const char *text, hd_attention_choice *);
+int hd_attention_moves(const hd_tunable *, const hd_attention_choice *from, int coordinate, hd_attention_choice *to, int most, const char **name);
+hd_attention_choice hd_attention_worst(const hd_tunable *);
+hd_attention_plan hd_attention_plan_of(const hd_tunable *, const hd_attention_choice *);
+
 /* A variant under measurement. */
 typedef struct hd_trial {
     const char *choice;
-    hd_product product;
+    hd_variant variant;
     double nanoseconds[2], noise;        /* on one thread and on all; 0: not timed */
     double score;                        /* log of the time over the analytical choice's, mean over the threads; INFINITY: dropped */
     bool slow;                           /* so far behind that it was given up: its times are rough */

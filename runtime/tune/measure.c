@@ -253,6 +253,7 @@ int main(int argc, char **argv)
     block = map(problem->block_bytes);
     const hd_run alone = run_alone();
     for (int i = 0; i < problem->ranges; i++) fill(&problem->range[i]);
+    if (problem->setup) problem->setup(&alone, block);
     for (int v = 0; v < problem->variants; v++) if (wanted[v] && problem->variant[v].prepare) problem->variant[v].prepare(&alone, block);
     const float *before = NULL, *reference = NULL;
     if (problem->reference) {

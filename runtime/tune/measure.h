@@ -24,6 +24,7 @@ typedef struct hd_measured {
     int threads;                                               /* blocks of local there are */
     int ranges; const hd_range *range;
     int variants; const hd_variant *variant;
+    void (*setup)(const hd_run *, unsigned char *block);       /* makes operands that are no random numbers; or NULL */
     void (*reference)(unsigned char *block);                   /* writes some of what variants write, from sums in double precision; or NULL */
     double tolerance;                                          /* worst error as a share of the largest value */
 } hd_measured;
