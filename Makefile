@@ -2,7 +2,8 @@
 # make demo       trains a Sparse Transformer on real text for about a minute (DATA=file: on yours)
 # make check      every test
 # make asan       every test with the address and undefined-behaviour sanitizers, generated code included
-# make bench      what this machine gives, as tables; ROWS="quick window": which of bench/attention.sh (make golden: accept new output of text tests)
+# make bench      this machine beside oneDNN, OpenBLAS, BLIS, PyTorch and ONNX Runtime, as tables and a chart; ROWS="quick products": bench/bench.sh says which
+# make golden     accepts new output of text tests
 # make install    PREFIX=/usr/local
 # make clean, make help
 
@@ -135,9 +136,7 @@ demo: all
 	@bench/demo.sh "$(DATA)" "$(or $(MINUTES),1)"
 
 bench: all
-	@bench/bench.sh
-	@echo
-	@bench/attention.sh $(ROWS)
+	@CC="$(CC)" bench/bench.sh $(ROWS)
 
 # PREFIX/bin/heddle and, under PREFIX/share/heddle, what it finds beside itself
 SHARE = $(DESTDIR)$(PREFIX)/share/heddle

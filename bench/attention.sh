@@ -15,7 +15,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 out=build/bench/attention
-python=${PYTHON:-/usr/bin/python3}
+. bench/common.sh
 cora=${CORA:-../shared/data/cora}
 rounds=7 known="causal window strided fixed longformer bigbird natten graph dense savings lengths threads" rows=
 for word; do
@@ -27,58 +27,31 @@ done
 [ -n "$rows" ] || { rows=$known; [ "$rounds" = 7 ] || rows=$(echo "$known" | sed 's/dense //'); }
 mkdir -p "$out"
 cp models/attention.lua "$out/spec.lua"
-trap 'rm -f "$out/ask" "$out/answer"' EXIT
+find_torch
 
-# What makes PyTorch fast here: memory kept between calls instead of mapped anew, and its widest vectors.
-torch() {
-    env OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ATEN_CPU_CAPABILITY="$(grep -q -m1 avx512 /proc/cpuinfo && echo avx512 || echo default)" \
-        MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
-        "$python" bench/attention_torch.py "$@"
-}
-version=$(torch version 2>/dev/null) || {
-    version=
-    echo "bench/attention.sh: $python has no PyTorch (Debian: apt-get install python3-torch libopenblas0-openmp): its columns stay empty" >&2
-}
-case $version in
-*libblas*) case $version in *openblas* | *mkl* | *blis*) ;; *) echo "bench/attention.sh: PyTorch uses the reference BLAS, which is tens of times slower: apt-get install libopenblas0-openmp" >&2 ;; esac ;;
-esac
-
-commas() { echo "$1" | sed -e :a -e 's/\([0-9]\)\([0-9]\{3\}\)\($\|,\)/\1,\2\3/' -e ta; }
-median() { sort -n "$1" | awk '{ x[NR] = $1 } END { if (NR) print NR % 2 ? x[(NR + 1) / 2] : (x[NR / 2] + x[NR / 2 + 1]) / 2 }'; }
-compute() { awk "BEGIN { printf \"$1\", $2 }"; }
-share() { compute "%.1f %%" "100 * $1"; }
 spec() { build/heddle build "$out/spec.lua" -o "$out/$1" $2; }        # program, -D options
 kept_pairs() { "$out/$1" info --json | sed 's/.*"patterns": *\[.*"kept_pairs": *\([0-9]*\).*/\1/'; }
 
 # One measurement of ours, appended: program, entry, threads, seconds -> FILE.ms, FILE.share
 ours() {
     "$out/$1" bench "$2" --json --threads "$3" --seconds "$4" >"$out/now.json" 2>/dev/null
-    sed -n 's/.*"total": {"ms": *\([0-9.e+-]*\).*/\1/p' "$out/now.json" >>"$5.ms"
-    sed -n 's/.*"useful_share_of_peak": *\([0-9.e+-]*\).*/\1/p' "$out/now.json" >>"$5.share"
+    total ms "$out/now.json" >>"$5.ms"
+    total useful_share_of_peak "$out/now.json" >>"$5.share"
 }
 
-# PyTorch as a process that answers `forward` or `backward` with milliseconds.
 torch_start() {                       # name, row, length, edges
-    rm -f "$out/ask" "$out/answer"
-    mkfifo "$out/ask" "$out/answer"
-    torch serve "$2" "$3" $4 <"$out/ask" >"$out/answer" 2>"$out/$1.log" &
-    exec 3>"$out/ask" 4<"$out/answer"
-    log=$out/$1.log
-    read -r ready <&4 || torch_failed
-    echo "$ready" >>"$log"
+    start 1 "$out/$1.log" torch 1 bench/attention_torch.py serve "$2" "$3" $4 || { echo "bench/attention.sh: PyTorch stopped; $out/$1.log ends:" >&2; tail -5 "$out/$1.log" >&2; exit 1; }
     ran="$ran
-- $1: $(echo "$ready" | cut -f2 | sed 's/^/forward /'), $(echo "$ready" | cut -f3 | sed 's/^/backward /')"
+- $1: $(echo "$ready" | cut -f1 | sed 's/^/forward /'), $(echo "$ready" | cut -f2 | sed 's/^/backward /')"
 }
-torch_failed() { echo "bench/attention.sh: PyTorch stopped; $log ends:" >&2; tail -5 "$log" >&2; exit 1; }
-torch_ask() { echo "$1" >&3; read -r ms <&4 || torch_failed; echo "$ms" >>"$2"; }
-torch_stop() { exec 3>&- 4<&-; wait; }
+torch_ask() { ask 1 "$1"; echo "$answer" >>"$2"; }
 
 # name, title, PyTorch's row or -, length, asked shares forward and backward, asked times faster than PyTorch, edges, -D options
 pattern() {
     name=$1 title=$2 row=$3 length=$4 asked=$7 edges=$8 options=$9
     eval "asked_forward='$5' asked_backward='$6'"
     spec "$name" "-D length=$length $options"
-    [ -n "$version" ] || row=-
+    [ -n "$torch_version" ] || row=-
     rm -f "$out/$name".forward.* "$out/$name".backward.*
     [ "$row" = - ] || torch_start "$name" "$row" "$length" "$edges"
     i=0
@@ -89,7 +62,7 @@ pattern() {
         done
         i=$((i + 1))
     done
-    [ "$row" = - ] || torch_stop
+    [ "$row" = - ] || stop 1
     pairs=$(commas "$(kept_pairs "$name")")
     for entry in forward backward; do
         eval "wanted=\$asked_$entry"
@@ -192,6 +165,6 @@ for row in $rows; do
     esac
 done
 printf '\n%s rounds; load average %s' "$all" "$(cut -d' ' -f1-3 /proc/loadavg)"
-[ -z "$version" ] || printf '; %s' "$version"
+[ -z "$torch_version" ] || printf '; %s' "$torch_version"
 printf '\n'
 [ -z "$ran" ] || printf '\nPyTorch, the fastest of what bench/attention_torch.py tried:%s\n' "$ran"

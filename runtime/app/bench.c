@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "../core/hd_pool.h"
 #include "json.h"
@@ -173,6 +174,43 @@ static void print_json(const result *r)
                                     "peak_gflops", r->peak, "read_gbs", r->read, "kernels", kernels, "total", total));
 }
 
+/* Seconds of a call: of one thread the processor time that it took, which other processes lengthen less. */
+static double call_seconds(int threads)
+{
+    struct timespec t;
+    if (threads > 1) return hd_app_seconds();
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* For measurements that alternate with other programs: answers each line of standard input with the milliseconds of a call and
+ * the peak in GFLOP/s beside it. Calls too short for one to mean much are repeated for a tenth of a second. */
+static void answer(const hd_entry_info *entry, const hd_memory *memory, const hd_threads *threads, void **tensor)
+{
+    enum { MOST = 1000 };
+    double times[MOST], peaks[2 * PEAK_SAMPLES], all;
+    char line[256];
+    hd_peak peak;
+    hd_peak_start(&peak);
+    entry->call(memory, threads, tensor, 0, 0);
+    printf("ready\t%.0f\n", entry->flops);
+    fflush(stdout);
+    while (fgets(line, sizeof line, stdin)) {
+        int calls = 0;
+        for (int i = 0; i < PEAK_SAMPLES; i++) peaks[i] = hd_peak_fma(&peak, threads);
+        all = hd_app_seconds();
+        do {
+            double begun = call_seconds(threads->count);
+            entry->call(memory, threads, tensor, 0, 0);
+            times[calls++] = call_seconds(threads->count) - begun;
+        } while (calls < MOST && hd_app_seconds() - all < 0.1);
+        for (int i = 0; i < PEAK_SAMPLES; i++) peaks[PEAK_SAMPLES + i] = hd_peak_fma(&peak, threads);
+        printf("%.6f\t%.3f\n", 1e3 * median(times, calls), median(peaks, 2 * PEAK_SAMPLES));
+        fflush(stdout);
+    }
+    hd_peak_end(&peak);
+}
+
 /* Alternates peaks and calls for about `budget` seconds; fills result and the median time of each step. */
 static void measure(result *r, const hd_memory *memory, const hd_threads *threads, void **tensor, double budget, double *step_seconds)
 {
@@ -227,15 +265,16 @@ static void measure(result *r, const hd_memory *memory, const hd_threads *thread
 int hd_command_bench(int argc, char **argv)
 {
     const char *name = NULL;
-    bool json = false;
+    bool json = false, each = false;
     int64_t threads = hd_app_processors();
     double seconds = 2;
     hd_option option[] = {
         { "json", NULL, HD_OPTION_FLAG, &json, 0, 0, "print one JSON object", false },
         { "threads", "T", HD_OPTION_COUNT, &threads, 1, HD_MAX_THREADS, "threads", false },
         { "seconds", "X", HD_OPTION_REAL, &seconds, 0, 1e5, "time to spend in the entry", false },
+        { "each", NULL, HD_OPTION_FLAG, &each, 0, 0, "answer each line of standard input with milliseconds and peak GFLOP/s (to alternate with other programs)", false },
     };
-    hd_command command = { "bench", "[ENTRY]", "time the kernels of an entry (train_step, or the first) against this machine's peak", option, 3, &name, 1 };
+    hd_command command = { "bench", "[ENTRY]", "time the kernels of an entry (train_step, or the first) against this machine's peak", option, 4, &name, 1 };
     hd_options_parse(&command, argc, argv);
     const hd_entry_info *entry = name ? hd_app_entry(name) : hd_app_entry_or_null("train_step");
     if (!entry) entry = &hd_model.entry[0];
@@ -262,6 +301,11 @@ int hd_command_bench(int argc, char **argv)
         break;
     }
 
+    if (each) {
+        answer(entry, &memory, hd_pool_threads(pool), tensor);
+        hd_pool_free(pool);
+        return 0;
+    }
     result r = { .entry = entry, .threads = (int)threads, .useful = useful_flops(entry) };
     double *step_seconds = hd_app_alloc((size_t)(entry->steps + 1) * sizeof *step_seconds);
     measure(&r, &memory, hd_pool_threads(pool), tensor, seconds, step_seconds);
