@@ -96,9 +96,12 @@ static void cut_for_threads(hd_product *p, int64_t wanted, int64_t grain, int64_
 /* Panels of B are ready and rows of A are read in place: nothing is copied. */
 static void cut_packed(hd_product *p, const hd_product_target *target, int64_t tiles, int64_t panels)
 {
-    /* All of k in one go while a panel fills at most half of L2; else equal blocks, whose partial sums stay in L2. */
-    const int64_t nr = (int64_t)p->nv * target->vl, most_k = most(64, target->l2 / 2 / (4 * nr));
-    p->kc = p->k <= most_k ? p->k : round16(ceil_div(p->k, ceil_div(p->k, most_k)));
+    /* All of k in one go while a tile's rows fit in L1, for every panel of a group reads them again, and a panel fills at most half of
+     * L2; else equal blocks whose rows fill half of L1, and whose partial sums stay in L2 (512 x 512 x 2048: 10 % faster). */
+    const int64_t nr = (int64_t)p->nv * target->vl, row_bytes = 4 * p->mr, panel = most(64, target->l2 / 2 / (4 * nr));
+    const bool whole = p->k <= least(panel, target->l1 / row_bytes);
+    const int64_t most_k = least(panel, most(64, target->l1 / 2 / row_bytes));
+    p->kc = whole ? p->k : round16(ceil_div(p->k, ceil_div(p->k, most_k)));
     /* A slot's panels stay in L2, and serve the slots of other rows that follow. */
     const int64_t group = most(1, least(panels, target->l2 * 3 / 8 / (4 * nr * p->kc)));
     p->slots_n = ceil_div(panels, group);
@@ -125,8 +128,8 @@ static void cut_copied(hd_product *p, const hd_product_target *target, int64_t t
     p->copy_a = p->trans_a && p->ld_a > NARROW;
     const bool copies = p->copy_a || copies_b(p, target->vl);
     p->kc = p->k <= 4 * block ? p->k : copies ? block : 2 * block;
-    const int64_t side = target->l2 / 4096;                       /* rows and columns of a slot: its sums are a quarter of L2 */
-    const int64_t widest = most(1, side / nr);
+    /* Rows and columns of a slot: its sums are half of L2. A row of panels of A is copied once for twice the columns. */
+    const int64_t side = target->l2 / 4096, widest = most(1, 2 * side / nr);
     if (p->kc < p->k || p->trans_a) {
         p->slots_n = ceil_div(panels, widest);
         p->slots_m = least(tiles, ceil_div(p->m, side));
