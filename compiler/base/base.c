@@ -84,14 +84,17 @@ char *hd_strdup(const char *text)
     return memcpy(hd_alloc(bytes), text, bytes);
 }
 
+/* Written where it will stay: most texts are short, and formatting them twice, to know their length first, would take as long again. */
 static char *format_text(const char *format, va_list arguments)
 {
     va_list again;
     va_copy(again, arguments);
-    int length = vsnprintf(NULL, 0, format, again);
-    va_end(again);
+    char *here = (char *)arena + arena->used;
+    const size_t left = arena->limit - arena->used, room = left < 512 ? left : 512;
+    int length = vsnprintf(here, room, format, arguments);
     char *text = hd_alloc((size_t)length + 1);
-    vsnprintf(text, (size_t)length + 1, format, arguments);
+    if ((size_t)length >= room) vsnprintf(text, (size_t)length + 1, format, again);
+    va_end(again);
     return text;
 }
 

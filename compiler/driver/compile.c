@@ -1,5 +1,6 @@
 /* The pipeline, in order. --dump=PASS prints what stands after any of them. */
 #include "driver.h"
+#include "../passes/recompute.h"
 #include "../pattern/pattern.h"
 #include "../spec/spec.h"
 #include "../tune/tune.h"
@@ -146,7 +147,7 @@ static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_ta
         const hd_program *p = m->program[i];
         const int64_t packed = p->reads_packed ? m->packing.bytes : 0, state = p->entry->effects ? m->state_bytes : 0, total = m->weights_bytes + packed + state + p->scratch_bytes;
         if (total > o->memory)
-            hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes (weights %lld, packed %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) or hd.recompute around each block needs less",
+            hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes (weights %lld, packed %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) needs less",
                     p->entry->name, (long long)total, (long long)m->weights_bytes, (long long)packed, (long long)state, (long long)p->scratch_bytes, (long long)o->memory);
     }
     if (o->verbose) hd_tuning_explain(m->kernels.tuning);
@@ -155,12 +156,30 @@ static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_ta
 
 hd_model *hd_compile_again(const hd_options *o, const hd_model *m) { return compile_for(o, m->graph, m->target, m->kernels.prefix); }
 
+/* What gradients read of the forward pass: all of it is kept if it fits --memory, else the cheapest choice is made; without a limit,
+ * what hd.recompute marks is made again. Returns the choices there were, for info. */
+static hd_choices *choose_kept(const hd_options *o, hd_graph *g, const hd_entry *trains)
+{
+    hd_choices *choices = trains && (o->memory || !strcmp(o->command, "info")) ? hd_choices_find(g, trains, o->target) : NULL;
+    if (!choices || !o->memory) {
+        hd_recompute_marked(g);
+        return choices;
+    }
+    const int64_t weights = hd_weight_offsets(g, HD_NEW_ARRAY(int64_t, g->nodes)), state = trains->effects ? 3 * weights : 0;
+    hd_choice choice;
+    if (!hd_choose(choices, o->memory - weights - state, &choice))
+        hd_fail((hd_where){ o->spec, 0 }, "entry %s needs %lld bytes with everything made again but what attention returns (weights %lld, state %lld, scratch %lld), --memory allows %lld; a smaller batch (-D batch=) needs less",
+                trains->name, (long long)(weights + state + choice.scratch_bytes), (long long)weights, (long long)state, (long long)choice.scratch_bytes, (long long)o->memory);
+    hd_insert_clones(g, choice.keep);
+    return choices;
+}
+
 hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
 {
-    static const char *const passes[] = { "graph", "simplify", "patterns", "plan" };
+    static const char *const passes[] = { "graph", "simplify", "recompute", "patterns", "plan" };
     bool known = !o->dump;
     for (unsigned i = 0; i < sizeof passes / sizeof *passes; i++) known = known || dumps(o, passes[i]);
-    if (!known) hd_fail((hd_where){ "--dump", 0 }, "no pass is called \"%s\"; passes: graph, simplify, patterns, plan", o->dump);
+    if (!known) hd_fail((hd_where){ "--dump", 0 }, "no pass is called \"%s\"; passes: graph, simplify, recompute, patterns, plan", o->dump);
     const hd_folders *folders = hd_folders_find();
 
     hd_graph *g = hd_spec_load(o->spec, o->defines, o->define, folders->library);
@@ -169,6 +188,9 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
     say_empty_rows(g);
     hd_simplify(g);
     dump_graph(o, "simplify", g);
+    const hd_entry *trains = hd_training_entry(g);
+    hd_choices *choices = choose_kept(o, g, trains);
+    dump_graph(o, "recompute", g);
     dump_patterns(o, g);
 
     const bool several = info && *o->target->better;
@@ -178,6 +200,7 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
         *last = compile_for(o, g, target, hd_format("%s_v%d", g->name, target->level));
         (*last)->part = true;
     }
+    m->trains = trains, m->choices = choices;
     hd_expander *expander = hd_expander_new(folders->templates, folders->expander);
     for (hd_model *v = m; v; v = v->better) hd_emit(v, expander, info, info ? hd_cc_version(hd_cc_find(o->cc)) : "");
     return m;

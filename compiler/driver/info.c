@@ -1,9 +1,36 @@
 /* heddle info and heddle emit: what a model will need, and its sources for another program. */
 #include "driver.h"
+#include "../passes/recompute.h"
 #include "../pattern/pattern.h"
 #include "../tune/tune.h"
 #include <stdio.h>
 #include <string.h>
+
+/* Choices between keeping all and making all again, one of which was taken. */
+static void print_choices(const hd_options *o, const hd_model *m)
+{
+    enum { MOST = 10 };
+    hd_choice row[MOST + 1];
+    int taken = -1, rows = hd_choices_table(m->choices, MOST, row);
+    const double least = row[rows - 1].seconds, flops = row[rows - 1].flops;
+    for (int i = 0; i < m->programs && taken < 0; i++) {
+        if (m->program[i]->entry != m->trains) continue;
+        const hd_choice made = hd_choice_made(m->program[i], m->target);
+        for (taken = 0; taken < rows && row[taken].scratch_bytes < made.scratch_bytes; taken++) { }
+        const bool listed = taken < rows && row[taken].scratch_bytes == made.scratch_bytes && row[taken].flops == made.flops;
+        if (!listed) memmove(&row[taken + 1], &row[taken], (size_t)(rows++ - taken) * sizeof *row);
+        row[taken] = made;
+    }
+    if (o->json) printf("], \"choices\": [");
+    else printf("  %s with weights and state, by what its gradients keep of the forward pass:\n          memory        scratch     more time    more work\n", m->trains->name);
+    for (int i = 0; i < rows; i++) {
+        const int64_t scratch = row[i].scratch_bytes, all = m->weights_bytes + m->state_bytes + scratch;
+        const double longer = row[i].seconds / least - 1, more = row[i].flops - flops;
+        const char *note = i == rows - 1 ? "   all kept" : i ? "" : "   least", *mark = i == taken ? "   <- taken" : "";
+        if (!o->json) printf("  %11.2f MB %11.2f MB %10.1f %% %9.3f Gflop%s%s\n", (double)all / 1e6, (double)scratch / 1e6, 100 * longer, more / 1e9, note, mark);
+        else printf("%s{\"memory\": %lld, \"scratch\": %lld, \"more_time\": %.4f, \"more_flops\": %.0f, \"taken\": %s}", i ? ", " : "", (long long)all, (long long)scratch, longer, more, i == taken ? "true" : "false");
+    }
+}
 
 int hd_command_info(const hd_options *o)
 {
@@ -21,6 +48,7 @@ int hd_command_info(const hd_options *o)
         if (o->json) printf("%s{\"name\": \"%s\", \"steps\": %d, \"flops\": %.0f, \"scratch\": %lld, \"lower_bound\": %lld, \"thread\": %lld}", i ? ", " : "", p->entry->name, p->steps, flops, (long long)p->scratch_bytes, (long long)p->lower_bound_bytes, (long long)p->local_bytes);
         else printf("  %-16s %5d steps %10.3f Gflop   scratch %.2f MB (lower bound %.2f MB) + %.2f MB a thread\n", p->entry->name, p->steps, flops / 1e9, (double)p->scratch_bytes / 1e6, (double)p->lower_bound_bytes / 1e6, (double)p->local_bytes / 1e6);
     }
+    if (m->choices) print_choices(o, m);
     const hd_tuning *t = m->kernels.tuning;
     if (o->json) printf("], \"kernels\": %d, \"tuning\": {\"operators\": %d, \"records\": %d, \"other_threads\": %d}}\n", m->kernels.count, t->asked, t->found, t->other_threads);
     else printf("  %d kernels in %d files\n  %s%s\n", m->kernels.count, m->files, t->found ? hd_tuning_note(t) : hd_format("no tuning record fits any of %d operators (heddle tune makes some; -v says why)", t->asked),

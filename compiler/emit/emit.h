@@ -19,6 +19,8 @@ typedef struct hd_model {
     hd_packing packing;
     hd_kernels kernels;
     int files, file_capacity; hd_file *file;
+    const hd_entry *trains;        /* its costliest entry with gradients; NULL without one */
+    struct hd_choices *choices;    /* of what that keeps for its gradients (passes/recompute.h), where info or --memory asks; NULL else */
     struct hd_model *better;       /* programs of several variants: the same graph for processors with more instructions, or NULL */
     bool part;                     /* some model's `better` */
 } hd_model;

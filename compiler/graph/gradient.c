@@ -4,10 +4,8 @@
  * gradients of its results into gradients of its inputs, which are summed with `add` where a value is used more than
  * once. Only nodes on a path from a wanted tensor to the loss take part.
  *
- * Recomputation: a rule that needs a value made inside its own block (node->block, one per hd.recompute call) gets a
- * clone, made again from the values outside the block. Values that cross a block's border are kept anyway, and so is what
- * attention returns: its backward pass needs it, and nothing costs more to make again. Clones are made when a rule first
- * asks, so that creation order, which is the schedule, puts them beside the backward nodes that read them. */
+ * Rules read forward values as they are: what of them is kept until then and what is computed again is decided later, on the
+ * finished graph (passes/recompute.c), for which every node made here remembers the node it differentiates. */
 #include "internal.h"
 
 #include <stdlib.h>
@@ -20,7 +18,6 @@ static struct sweep {
     hd_where where;            /* new nodes': that of the node being differentiated */
     int nodes;                 /* when the sweep began */
     bool *on_path;             /* [nodes]: depends on a wanted tensor, and the loss depends on it */
-    hd_node **clone;           /* [nodes]: what a node of a block was made again as */
 } sweep;
 
 static hd_node *add_node(hd_graph *graph, hd_op op, const hd_shape *shape, int inputs, hd_node *const *input, const hd_attr *attr)
@@ -61,35 +58,6 @@ static bool wanted(const hd_node *node, int i)
     return node->input[i]->id < sweep.nodes && sweep.on_path[node->input[i]->id];
 }
 
-static hd_node *made_again(hd_graph *graph, hd_node *value)
-{
-    const hd_node *producer = value->op == HD_OP_result ? value->input[0] : value;
-    if (producer->inputs == 0 || producer->op == HD_OP_attention || producer->op == HD_OP_attention_dx) return value;
-    if (value->id >= sweep.nodes) return value;
-    if (sweep.clone[value->id]) return sweep.clone[value->id];
-    hd_node *again;
-    if (value->op == HD_OP_result) {
-        again = hd_graph_result(graph, made_again(graph, value->input[0]), value->attr.result.index);
-    } else {
-        hd_node **input = HD_NEW_ARRAY(hd_node *, value->inputs);
-        for (int i = 0; i < value->inputs; i++)
-            input[i] = value->input[i]->block == value->block ? made_again(graph, value->input[i]) : value->input[i];
-        again = hd_graph_add(graph, value->op, value->where, value->dtype, &value->shape, value->inputs, input, &value->attr);
-        again->name = value->name;
-        again->clone = true;
-    }
-    return sweep.clone[value->id] = again;
-}
-
-/* A forward value, for the rule of `node`. */
-static hd_node *forward(hd_graph *graph, const hd_node *node, hd_node *value)
-{
-    return value->block && value->block == node->block ? made_again(graph, value) : value;
-}
-static hd_node *x_of(hd_graph *graph, hd_node *node, int i) { return forward(graph, node, node->input[i]); }
-static hd_node *y_of(hd_graph *graph, hd_node *node) { return forward(graph, node, node); }
-static hd_node *result_of(hd_graph *graph, hd_node *node, int index) { return hd_graph_result(graph, y_of(graph, node), index); }
-
 static void no_gradient_of_result(const hd_node *node, hd_node *const *dy, const char *name, int index)
 {
     if (dy[index]) hd_node_fail(node, "no gradient flows through %s; a loss may use only the first result (or %s detached)", name, name);
@@ -98,41 +66,41 @@ static void no_gradient_of_result(const hd_node *node, hd_node *const *dy, const
 /* ---- elementwise, one input ---- */
 
 void grad_neg(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { (void)n; dx[0] = one(g, HD_OP_neg, dy[0]); }
-void grad_exp(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_mul, dy[0], y_of(g, n)); }
-void grad_log(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_div, dy[0], x_of(g, n, 0)); }
+void grad_exp(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_mul, dy[0], n); }
+void grad_log(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_div, dy[0], n->input[0]); }
 void grad_sqrt(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)       /* dy / (2 y) */
 {
-    dx[0] = two(g, HD_OP_div, two(g, HD_OP_mul, dy[0], number(g, 0.5)), y_of(g, n));
+    dx[0] = two(g, HD_OP_div, two(g, HD_OP_mul, dy[0], number(g, 0.5)), n);
 }
 void grad_rsqrt(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)      /* -dy y^3 / 2 */
 {
-    hd_node *y = y_of(g, n), *cube = two(g, HD_OP_mul, two(g, HD_OP_mul, y, y), y);
+    hd_node *y = n, *cube = two(g, HD_OP_mul, two(g, HD_OP_mul, y, y), y);
     dx[0] = two(g, HD_OP_mul, two(g, HD_OP_mul, dy[0], number(g, -0.5)), cube);
 }
-void grad_abs(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_mul, dy[0], one(g, HD_OP_sign, x_of(g, n, 0))); }
-void grad_sin(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_mul, dy[0], one(g, HD_OP_cos, x_of(g, n, 0))); }
+void grad_abs(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_mul, dy[0], one(g, HD_OP_sign, n->input[0])); }
+void grad_sin(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_mul, dy[0], one(g, HD_OP_cos, n->input[0])); }
 void grad_cos(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
-    dx[0] = two(g, HD_OP_mul, dy[0], one(g, HD_OP_neg, one(g, HD_OP_sin, x_of(g, n, 0))));
+    dx[0] = two(g, HD_OP_mul, dy[0], one(g, HD_OP_neg, one(g, HD_OP_sin, n->input[0])));
 }
 void grad_tanh(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)       /* dy (1 - y^2) */
 {
-    hd_node *y = y_of(g, n);
+    hd_node *y = n;
     dx[0] = two(g, HD_OP_mul, dy[0], two(g, HD_OP_sub, number(g, 1), two(g, HD_OP_mul, y, y)));
 }
 void grad_erf(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)        /* dy 2/sqrt(pi) exp(-x^2) */
 {
-    hd_node *x = x_of(g, n, 0), *bell = one(g, HD_OP_exp, one(g, HD_OP_neg, two(g, HD_OP_mul, x, x)));
+    hd_node *x = n->input[0], *bell = one(g, HD_OP_exp, one(g, HD_OP_neg, two(g, HD_OP_mul, x, x)));
     dx[0] = two(g, HD_OP_mul, two(g, HD_OP_mul, dy[0], number(g, 1.1283791670955126)), bell);
 }
 void grad_sigmoid(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)    /* dy y (1 - y) */
 {
-    hd_node *y = y_of(g, n);
+    hd_node *y = n;
     dx[0] = two(g, HD_OP_mul, dy[0], two(g, HD_OP_mul, y, two(g, HD_OP_sub, number(g, 1), y)));
 }
 /* from y, which the next product keeps anyway: y > 0 exactly where x > 0 */
-void grad_relu(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_mul, dy[0], one(g, HD_OP_step, y_of(g, n))); }
-static void by_prime(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx, hd_op prime) { dx[0] = two(g, HD_OP_mul, dy[0], one(g, prime, x_of(g, n, 0))); }
+void grad_relu(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_mul, dy[0], one(g, HD_OP_step, n)); }
+static void by_prime(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx, hd_op prime) { dx[0] = two(g, HD_OP_mul, dy[0], one(g, prime, n->input[0])); }
 void grad_silu(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { by_prime(g, n, dy, dx, HD_OP_silu_prime); }
 void grad_gelu(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { by_prime(g, n, dy, dx, HD_OP_gelu_prime); }
 void grad_gelu_tanh(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { by_prime(g, n, dy, dx, HD_OP_gelu_tanh_prime); }
@@ -153,13 +121,13 @@ void grad_sub(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 void grad_mul(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
     for (int i = 0; i < 2; i++)
-        if (wanted(n, i)) dx[i] = reduce_to(g, two(g, HD_OP_mul, dy[0], x_of(g, n, 1 - i)), &n->input[i]->shape);
+        if (wanted(n, i)) dx[i] = reduce_to(g, two(g, HD_OP_mul, dy[0], n->input[1 - i]), &n->input[i]->shape);
 }
 void grad_div(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)        /* dy / b, -dy y / b */
 {
-    hd_node *quotient = two(g, HD_OP_div, dy[0], x_of(g, n, 1));
+    hd_node *quotient = two(g, HD_OP_div, dy[0], n->input[1]);
     if (wanted(n, 0)) dx[0] = reduce_to(g, quotient, &n->input[0]->shape);
-    if (wanted(n, 1)) dx[1] = one(g, HD_OP_neg, reduce_to(g, two(g, HD_OP_mul, quotient, y_of(g, n)), &n->input[1]->shape));
+    if (wanted(n, 1)) dx[1] = one(g, HD_OP_neg, reduce_to(g, two(g, HD_OP_mul, quotient, n), &n->input[1]->shape));
 }
 /* dy to a where `first` is not 0, else to b. By selection, not by a factor, so that a NaN that was not chosen stays out. */
 static void choose(hd_graph *g, hd_node *n, hd_node *first, hd_node *dy, hd_node **dx, int a)
@@ -169,9 +137,9 @@ static void choose(hd_graph *g, hd_node *n, hd_node *first, hd_node *dy, hd_node
     if (wanted(n, a + 1)) dx[a + 1] = reduce_to(g, three(g, HD_OP_where, first, zero, dy), &n->input[a + 1]->shape);
 }
 /* equal values: all to b, as the ops themselves choose */
-void grad_max(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { choose(g, n, two(g, HD_OP_less, x_of(g, n, 1), x_of(g, n, 0)), dy[0], dx, 0); }
-void grad_min(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { choose(g, n, two(g, HD_OP_less, x_of(g, n, 0), x_of(g, n, 1)), dy[0], dx, 0); }
-void grad_where(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { choose(g, n, x_of(g, n, 0), dy[0], dx, 1); }
+void grad_max(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { choose(g, n, two(g, HD_OP_less, n->input[1], n->input[0]), dy[0], dx, 0); }
+void grad_min(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { choose(g, n, two(g, HD_OP_less, n->input[0], n->input[1]), dy[0], dx, 0); }
+void grad_where(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { choose(g, n, n->input[0], dy[0], dx, 1); }
 /* the same bits drop the same elements */
 void grad_dropout(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
@@ -224,7 +192,7 @@ void grad_sum(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 /* Elements that tie for the maximum share the gradient. */
 void grad_reduce_max(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
-    hd_node *mask = two(g, HD_OP_equal, x_of(g, n, 0), y_of(g, n)), *ties = sum_axes(g, mask, n->attr.reduce.axes);
+    hd_node *mask = two(g, HD_OP_equal, n->input[0], n), *ties = sum_axes(g, mask, n->attr.reduce.axes);
     dx[0] = two(g, HD_OP_mul, mask, two(g, HD_OP_div, dy[0], ties));
 }
 
@@ -247,11 +215,11 @@ void grad_matmul(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
     bool ta = n->attr.matmul.trans_a, tb = n->attr.matmul.trans_b;
     bool shared = n->input[0]->shape.rank > 2 && n->input[1]->shape.rank == 2;
     if (wanted(n, 0)) {
-        hd_node *b = x_of(g, n, 1);
+        hd_node *b = n->input[1];
         dx[0] = ta ? product(g, b, dy[0], tb, true) : product(g, dy[0], b, false, !tb);
     }
     if (wanted(n, 1)) {
-        hd_node *a = x_of(g, n, 0), *d = dy[0];
+        hd_node *a = n->input[0], *d = dy[0];
         if (shared) {
             a = flat_rows(g, a);
             d = flat_rows(g, d);
@@ -262,15 +230,15 @@ void grad_matmul(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 
 /* ---- rows ---- */
 
-void grad_softmax(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_softmax_dx, dy[0], y_of(g, n)); }
+void grad_softmax(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx) { dx[0] = two(g, HD_OP_softmax_dx, dy[0], n); }
 
 void grad_layer_norm(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
     no_gradient_of_result(n, dy, "mean", 1);
     no_gradient_of_result(n, dy, "rstd", 2);
     if (wanted(n, 0) || wanted(n, 1)) {
-        hd_node *x = x_of(g, n, 0), *mean = result_of(g, n, 1), *rstd = result_of(g, n, 2);
-        if (wanted(n, 0)) dx[0] = add_node(g, HD_OP_layer_norm_dx, NULL, 5, (hd_node *[]){ dy[0], x, x_of(g, n, 1), mean, rstd }, &n->attr);
+        hd_node *x = n->input[0], *mean = hd_graph_result(g, n, 1), *rstd = hd_graph_result(g, n, 2);
+        if (wanted(n, 0)) dx[0] = add_node(g, HD_OP_layer_norm_dx, NULL, 5, (hd_node *[]){ dy[0], x, n->input[1], mean, rstd }, &n->attr);
         if (wanted(n, 1)) dx[1] = add_node(g, HD_OP_layer_norm_dgain, NULL, 4, (hd_node *[]){ dy[0], x, mean, rstd }, &n->attr);
     }
     if (wanted(n, 2)) dx[2] = reduce_to(g, dy[0], &n->input[2]->shape);
@@ -278,14 +246,14 @@ void grad_layer_norm(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 void grad_rms_norm(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
     no_gradient_of_result(n, dy, "rstd", 1);
-    hd_node *x = x_of(g, n, 0), *rstd = result_of(g, n, 1);
-    if (wanted(n, 0)) dx[0] = add_node(g, HD_OP_rms_norm_dx, NULL, 4, (hd_node *[]){ dy[0], x, x_of(g, n, 1), rstd }, &n->attr);
+    hd_node *x = n->input[0], *rstd = hd_graph_result(g, n, 1);
+    if (wanted(n, 0)) dx[0] = add_node(g, HD_OP_rms_norm_dx, NULL, 4, (hd_node *[]){ dy[0], x, n->input[1], rstd }, &n->attr);
     if (wanted(n, 1)) dx[1] = add_node(g, HD_OP_rms_norm_dgain, NULL, 3, (hd_node *[]){ dy[0], x, rstd }, &n->attr);
 }
 void grad_cross_entropy(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
     no_gradient_of_result(n, dy, "lse", 1);
-    hd_node *input[] = { x_of(g, n, 0), n->input[1], result_of(g, n, 1), dy[0] };
+    hd_node *input[] = { n->input[0], n->input[1], hd_graph_result(g, n, 1), dy[0] };
     dx[0] = add_node(g, HD_OP_cross_entropy_dx, NULL, 4, input, NULL);
 }
 void grad_embedding(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
@@ -351,9 +319,8 @@ void grad_attention(hd_graph *g, hd_node *n, hd_node **dy, hd_node **dx)
 {
     no_gradient_of_result(n, dy, "lse", 1);
     bool *want = HD_NEW_ARRAY(bool, n->inputs);
-    hd_node **input = HD_NEW_ARRAY(hd_node *, n->inputs);
-    for (int i = 0; i < n->inputs; i++) want[i] = wanted(n, i), input[i] = x_of(g, n, i);
-    hd_attention_gradients(g, sweep.where, &n->attr, n->inputs, input, n, hd_graph_result(g, n, 1), dy[0], want, dx);
+    for (int i = 0; i < n->inputs; i++) want[i] = wanted(n, i);
+    hd_attention_gradients(g, sweep.where, &n->attr, n->inputs, n->input, n, hd_graph_result(g, n, 1), dy[0], want, dx);
 }
 
 /* ---- the sweep ---- */
@@ -382,10 +349,11 @@ void hd_gradient_sweep(hd_graph *graph, hd_node *loss, hd_node *seed, int tensor
 {
     const char *scope = graph->scope;
     int block = graph->block;
+    hd_node *differentiates = graph->differentiates;
     graph->block = 0;
+    graph->differentiates = loss;
     sweep = (struct sweep){ .graph = graph, .nodes = graph->nodes, .where = loss->where };
     sweep.on_path = HD_NEW_ARRAY(bool, sweep.nodes);
-    sweep.clone = HD_NEW_ARRAY(hd_node *, sweep.nodes);
     find_path(loss, tensors, tensor);
 
     /* waiting[i]: readers of node i on the path whose rule has not run; at 0 its gradient is complete */
@@ -408,6 +376,7 @@ void hd_gradient_sweep(hd_graph *graph, hd_node *loss, hd_node *seed, int tensor
     for (int i = loss->id; i >= 0; i--) {
         hd_node *node = graph->node[i];
         if (!sweep.on_path[i]) continue;
+        graph->differentiates = node;
         if (i == loss->id && index_of[i]) {
             gradient[index_of[i] - 1] = dy[i][0];
             if (complete) complete(argument, index_of[i] - 1);
@@ -435,6 +404,7 @@ void hd_gradient_sweep(hd_graph *graph, hd_node *loss, hd_node *seed, int tensor
     }
     graph->scope = scope;
     graph->block = block;
+    graph->differentiates = differentiates;
 }
 
 void hd_gradients(hd_graph *graph, hd_node *loss, int tensors, hd_node *const *tensor, hd_node **gradient)

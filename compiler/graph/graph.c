@@ -50,6 +50,7 @@ hd_node *hd_graph_add(hd_graph *graph, hd_op op, hd_where where, hd_dtype dtype,
     node->where = where;
     node->name = graph->scope;
     node->block = graph->block;
+    node->differentiates = graph->differentiates;
     node->inputs = inputs;
     if (attr) node->attr = *attr;
     if (inputs > 0) {
@@ -84,6 +85,7 @@ hd_node *hd_graph_result(hd_graph *graph, hd_node *producer, int index)
     node->name = producer->name;
     node->block = producer->block;
     node->clone = producer->clone;
+    node->differentiates = producer->differentiates;      /* mean of a forward norm is a forward value, whoever asks for it first */
     return node;
 }
 

@@ -91,7 +91,8 @@ typedef struct hd_node {
     hd_where where;            /* the spec's line; gradient nodes inherit it from the node they differentiate */
     const char *name;          /* inputs, params: the user's name; others: scope ("h.3.attn") or NULL */
     int block;                 /* recompute group: 0 none; else nodes of one hd.recompute call share a number */
-    bool clone;                /* made by recomputation: never merged with its original */
+    bool clone;                /* made again (passes/recompute.c), or for one place in the order of nodes: never merged with its original */
+    struct hd_node *differentiates;   /* nodes of a gradient: the node whose rule asked for this one; NULL in the forward pass */
 } hd_node;
 
 typedef struct hd_named { const char *name; hd_node *node; } hd_named;
@@ -135,7 +136,7 @@ typedef struct hd_graph {
     int64_t length, vocab, batch;          /* language models; 0 elsewhere. batch: compiled micro-batch */
     int configs; struct { const char *key; const char *value; } config[64];  /* resolved hd.config, for info */
     int blocks, streams;                   /* counters of recompute groups and dropout streams */
-    const char *scope; int block;          /* what hd_graph_add gives new nodes as name (so that errors can quote it) and block */
+    const char *scope; int block; hd_node *differentiates;      /* what hd_graph_add gives new nodes: name (so that errors can quote it), ... */
 } hd_graph;
 
 /* A row of ops.def, with its functions. */

@@ -87,6 +87,7 @@ void hd_step_operands(hd_step *s, const hd_epilogue *e)
 void hd_lower_push(hd_lowering *l, hd_step *s)
 {
     hd_program *p = l->program;
+    s->node = l->now;
     for (int i = 0; i < s->arguments; i++) {
         hd_buffer *b = s->argument[i].view.buffer;
         if (!b) continue;
@@ -326,9 +327,11 @@ hd_program *hd_lower_entry(const hd_graph *g, const hd_entry *entry, const hd_ta
     pin_outputs(&l);
     for (int i = 0; i < l.fusion->groups; i++) {
         const hd_fused *fused = &l.fusion->fused[i];
+        l.now = fused->root ? fused->root : fused->map[fused->maps - 1];
         if (fused->root) hd_lower_root(&l, fused);
         else lower_maps(&l, fused);
     }
+    l.now = NULL;
     for (int i = 0; i < entry->outputs; i++) {          /* outputs that are views, or one value under two names */
         hd_node *n = entry->output[i].node;
         const hd_view v = hd_lower_view(&l, n);

@@ -12,6 +12,7 @@ typedef struct hd_lowering {
     hd_kernels *kernels;
     hd_fusion *fusion;
     hd_program *program;
+    const hd_node *now;        /* what is being lowered: steps pushed meanwhile are its */
     const int64_t *weight_offset;
     int64_t weights_bytes;
     hd_view *view;             /* by node id; buffer NULL: not made yet */

@@ -54,9 +54,10 @@ static bool same_matrix(const hd_panels *a, const hd_panels *b)
     return same && a->of.offset == b->of.offset && a->transposed == b->transposed && a->n == b->n && a->k == b->k && a->ld == b->ld;
 }
 
-static const hd_panels *find_panels(const hd_panels *in, int count, const hd_panels *like)
+/* any: made for clones or not */
+static const hd_panels *find_panels(const hd_panels *in, int count, const hd_panels *like, bool any)
 {
-    for (int i = 0; i < count; i++) if (same_matrix(&in[i], like)) return &in[i];
+    for (int i = 0; i < count; i++) if (same_matrix(&in[i], like) && (any || in[i].clone == like->clone)) return &in[i];
     return NULL;
 }
 
@@ -74,13 +75,14 @@ static hd_step *pack_step(hd_lowering *l, const hd_node *n, const hd_panels *b)
 }
 
 /* Panels of B: of a weight that stays as it is, in the area `packed`, once for all entries; else in scratch, once for all products
- * of the entry. */
+ * of the entry, but once more for clones: kept from the forward pass until then, the panels of all layers would need as much memory
+ * as the weights. */
 static hd_view packed_panels(hd_lowering *l, const hd_node *n, hd_panels b, const hd_product *p)
 {
-    b.nr = p->nv * l->target->vl;
+    b.nr = p->nv * l->target->vl, b.clone = n->clone;
     const hd_shape shape = { 1, { (int64_t)p->packed_bytes / 4 } };
     hd_packing *shared = b.of.buffer->area == HD_AREA_WEIGHTS ? l->packing : NULL;
-    const hd_panels *made = shared ? find_panels(shared->panels, shared->count, &b) : find_panels(l->pack, l->packs, &b);
+    const hd_panels *made = shared ? find_panels(shared->panels, shared->count, &b, true) : find_panels(l->pack, l->packs, &b, false);
     if (shared) l->program->reads_packed = true;
     if (made) return made->packed;
     if (!shared) {
@@ -102,8 +104,8 @@ static hd_view packed_panels(hd_lowering *l, const hd_node *n, hd_panels b, cons
 /* Vectors in a panel of B where panels exist, else 0. */
 static int packed_width(const hd_lowering *l, const hd_panels *b)
 {
-    const hd_panels *made = find_panels(l->pack, l->packs, b);
-    if (!made && l->packing) made = find_panels(l->packing->panels, l->packing->count, b);
+    const hd_panels *made = find_panels(l->pack, l->packs, b, true);
+    if (!made && l->packing) made = find_panels(l->packing->panels, l->packing->count, b, true);
     return made ? made->nr / l->target->vl : 0;
 }
 

@@ -1,6 +1,7 @@
 /* From a graph to a program: what the passes hand to one another.
  *
  *   hd_simplify      graph -> graph      rewrites, common subexpressions
+ *   hd_recompute_*   graph -> graph      forward values made again in the backward pass (recompute.h)
  *   hd_lower_entry   entry -> program    fusion into steps, views instead of copies, kernels chosen, buffers with lifetimes
  *   hd_plan          program             offsets for scratch buffers, beside the lower bound
  *
@@ -41,6 +42,7 @@ typedef struct hd_step {
     const char *label;             /* "h.0.qkv: [2048,384] = [2048,128] x [384,128]^T + bias" */
     hd_where where;
     double flops, bytes;
+    const hd_node *node;           /* the kernel's op, or the last elementwise node of the step; NULL: copies of outputs */
     const hd_node *attends;        /* steps of a forward attention: the node, and what it became; NULL in others */
     const struct hd_attention *attention;
     const struct hd_tunable *tunable;        /* what its kernel was chosen from (tune/tune.h), or NULL */
@@ -57,8 +59,8 @@ typedef struct hd_program {
 } hd_program;
 
 /* A matrix [k][n] (transposed: stored [n][k]), ld elements between its rows as stored, and its panels of nr columns:
- * [ceil(n / nr)][k][nr], zeros beyond n. */
-typedef struct hd_panels { hd_view of; bool transposed; int64_t n, k, ld; int nr; hd_view packed; } hd_panels;
+ * [ceil(n / nr)][k][nr], zeros beyond n. clone: for products that are computed again. */
+typedef struct hd_panels { hd_view of; bool transposed, clone; int64_t n, k, ld; int nr; hd_view packed; } hd_panels;
 
 /* The weights of entries that do not train, as panels in the area `packed`: each weight once for every way in which products
  * read it, at offsets that depend on the model and the target's vectors only. */
@@ -74,6 +76,9 @@ int64_t hd_weight_offsets(const hd_graph *, int64_t *offset_of_node);
 struct hd_kernels;
 /* packing: collects the panels that the entry reads; NULL where weights change in every call, which then packs them in scratch. */
 hd_program *hd_lower_entry(const hd_graph *, const hd_entry *, const hd_target *, struct hd_kernels *, const int64_t *weight_offset, int64_t weights_bytes, hd_packing *);
+/* When each piece of scratch is alive: buffers that lie on one another are one. Steps `first` to `last`. */
+typedef struct hd_life { hd_buffer *buffer; int first, last; int64_t bytes; } hd_life;
+int hd_lives(hd_program *, hd_life **lives);
 void hd_plan(hd_program *);
 void hd_program_print(const hd_program *, hd_text *);
 

@@ -1,8 +1,9 @@
 /* The memory plan: one arena per entry, offsets as constants.
  *
- * Buffers are placed greedily at the lowest offset free over their whole life, in three orders (by size, by size times
- * life, by birth); the best arena is kept. Sources: the greedy-by-size strategy of TensorFlow Lite's arena planner. The lower
- * bound, printed beside the plan, is the most bytes alive at one step: no plan can need less. */
+ * Buffers are placed one after another, each at the lowest offset free over its whole life, in four orders (by size, by size times
+ * life, by birth, and what is alive at the fullest step first); the best arena is kept. Source of the first: the greedy-by-size
+ * strategy of TensorFlow Lite's arena planner. Where that is above the lower bound, the most bytes alive at one step, which no plan
+ * can undercut, the order is improved by moving up what lies highest, for a bounded number of times. */
 #include "passes.h"
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,7 @@ static void share_dying(hd_program *p)
     }
 }
 
-typedef struct block { hd_buffer *buffer; int first, last; int64_t bytes, offset; int order; } block;
+typedef struct block { hd_buffer *buffer; int first, last; int64_t bytes; bool at_peak; int order; } block;
 
 static int by_size(const void *a, const void *b)
 {
@@ -62,61 +63,124 @@ static int by_birth(const void *a, const void *b)
     const block *x = a, *y = b;
     return x->first != y->first ? x->first - y->first : by_size(a, b);
 }
-static int by_offset(const void *a, const void *b)
+static int by_peak(const void *a, const void *b)
 {
-    const block *x = *(block *const *)a, *y = *(block *const *)b;
-    return x->offset != y->offset ? (x->offset < y->offset ? -1 : 1) : x->order - y->order;
+    const block *x = a, *y = b;
+    return x->at_peak != y->at_peak ? y->at_peak - x->at_peak : by_size(a, b);
 }
 
-static int64_t place(block *blocks, int count, int (*order)(const void *, const void *))
+/* Offsets of the blocks, placed in their order; returns the arena's bytes. sorted: room for their numbers by offset. */
+static int64_t place(const block *blocks, int count, int *sorted, int64_t *offset)
 {
-    qsort(blocks, (size_t)count, sizeof *blocks, order);
-    block **busy = HD_NEW_ARRAY(block *, count);
     int64_t top = 0;
     for (int i = 0; i < count; i++) {
-        int others = 0;
-        for (int k = 0; k < i; k++)
-            if (blocks[k].first <= blocks[i].last && blocks[i].first <= blocks[k].last) busy[others++] = &blocks[k];
-        qsort(busy, (size_t)others, sizeof *busy, by_offset);
+        const block *b = &blocks[i];
         int64_t at = 0;
-        for (int k = 0; k < others; k++) {
-            if (at + blocks[i].bytes <= busy[k]->offset) break;
-            if (busy[k]->offset + busy[k]->bytes > at) at = busy[k]->offset + busy[k]->bytes;
+        for (int k = 0; k < i; k++) {
+            const block *other = &blocks[sorted[k]];
+            const int64_t low = offset[sorted[k]];
+            if (other->first > b->last || b->first > other->last || low + other->bytes <= at) continue;
+            if (at + b->bytes <= low) break;
+            at = low + other->bytes;
         }
-        blocks[i].offset = at;
-        if (at + blocks[i].bytes > top) top = at + blocks[i].bytes;
+        int k = i;
+        for (; k > 0 && offset[sorted[k - 1]] > at; k--) sorted[k] = sorted[k - 1];
+        sorted[k] = i;
+        offset[i] = at;
+        if (at + b->bytes > top) top = at + b->bytes;
     }
     return top;
 }
 
-void hd_plan(hd_program *p)
+/* What lies above `bound`, over all blocks; 0: the arena is as small as can be. */
+static int64_t excess(const block *blocks, int count, const int64_t *offset, int64_t bound)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < count; i++) if (offset[i] + blocks[i].bytes > bound) sum += offset[i] + blocks[i].bytes - bound;
+    return sum;
+}
+
+/* Moves blocks, most often one that lies too high to an earlier place in the order, again and again, as long as no more lies above
+ * the bound than before. Places are drawn from a fixed sequence: the same program, the same plan. */
+static void improve(block *blocks, int count, int *sorted, int64_t *offset, int64_t bound)
+{
+    const int64_t most_work = 60000000, most_turns = 10000, turns = most_work / ((int64_t)count * count + 1);
+    block *trial = HD_NEW_ARRAY(block, count);
+    int64_t *at = HD_NEW_ARRAY(int64_t, count), left = excess(blocks, count, offset, bound);
+    uint64_t draw = 1;
+    for (int64_t turn = 0; turn < turns && turn < most_turns && left > 0; turn++) {
+        int from = 0, to;
+        draw = draw * 6364136223846793005u + 1442695040888963407u;
+        for (int i = 0, seen = 0; i < count; i++)        /* one of the high ones, each as likely as another */
+            if (offset[i] + blocks[i].bytes > bound && (draw >> 20) % (uint64_t)++seen == 0) from = i;
+        draw = draw * 6364136223846793005u + 1442695040888963407u;
+        if (turn % 4 == 3) from = (int)((draw >> 48) % (uint64_t)count), to = (int)((draw >> 33) % (uint64_t)count);
+        else to = (int)((draw >> 33) % (uint64_t)(from + 1));
+        memcpy(trial, blocks, (size_t)count * sizeof *trial);
+        if (to < from) memmove(&trial[to + 1], &trial[to], (size_t)(from - to) * sizeof *trial);
+        else memmove(&trial[from], &trial[from + 1], (size_t)(to - from) * sizeof *trial);
+        trial[to] = blocks[from];
+        place(trial, count, sorted, at);
+        const int64_t now = excess(trial, count, at, bound);
+        if (now > left) continue;
+        left = now;
+        memcpy(blocks, trial, (size_t)count * sizeof *trial);
+        memcpy(offset, at, (size_t)count * sizeof *offset);
+    }
+}
+
+int hd_lives(hd_program *p, hd_life **lives)
 {
     share_dying(p);
     int count = 0;
-    block *blocks = HD_NEW_ARRAY(block, p->buffers + 1);
+    *lives = HD_NEW_ARRAY(hd_life, p->buffers + 1);
     for (int i = 0; i < p->buffers; i++) {
         hd_buffer *b = p->buffer[i];
         if (b->area != HD_AREA_SCRATCH || b->last < 0 || b->same) continue;
         int last = b->last;                 /* that of the last one lying on b: each lies on the one before */
         for (const hd_buffer *next = b->taken_by; next; next = next->taken_by) last = next->last;
-        blocks[count] = (block){ b, b->first, last, b->bytes, 0, count };
-        count++;
+        (*lives)[count++] = (hd_life){ b, b->first, last, b->bytes };
     }
-    int64_t *live = HD_NEW_ARRAY(int64_t, p->steps + 1);
-    for (int i = 0; i < count; i++)
-        for (int s = blocks[i].first; s <= blocks[i].last; s++) live[s] += blocks[i].bytes;
-    p->lower_bound_bytes = 0;
-    for (int s = 0; s < p->steps; s++) if (live[s] > p->lower_bound_bytes) p->lower_bound_bytes = live[s];
+    return count;
+}
 
-    int (*const orders[])(const void *, const void *) = { by_size, by_area, by_birth };
+void hd_plan(hd_program *p)
+{
+    hd_life *life;
+    const int count = hd_lives(p, &life);
+    block *blocks = HD_NEW_ARRAY(block, count + 1), *best = HD_NEW_ARRAY(block, count + 1);
+    int64_t *change = HD_NEW_ARRAY(int64_t, p->steps + 1), live = 0;
+    int fullest = 0;
+    for (int i = 0; i < count; i++) change[life[i].first] += life[i].bytes, change[life[i].last + 1] -= life[i].bytes;
+    p->lower_bound_bytes = 0;
+    for (int s = 0; s < p->steps; s++) {
+        live += change[s];
+        if (live > p->lower_bound_bytes) p->lower_bound_bytes = live, fullest = s;
+    }
+    for (int i = 0; i < count; i++)
+        blocks[i] = (block){ life[i].buffer, life[i].first, life[i].last, life[i].bytes, life[i].first <= fullest && fullest <= life[i].last, i };
+
+    int (*const orders[])(const void *, const void *) = { by_size, by_area, by_birth, by_peak };
+    int *sorted = HD_NEW_ARRAY(int, count + 1);
+    int64_t *offset = HD_NEW_ARRAY(int64_t, count + 1), *best_offset = HD_NEW_ARRAY(int64_t, count + 1);
     p->scratch_bytes = INT64_MAX;
-    for (unsigned o = 0; o < sizeof orders / sizeof *orders; o++) {
-        const int64_t top = place(blocks, count, orders[o]);
+    for (unsigned o = 0; o < sizeof orders / sizeof *orders && p->scratch_bytes > p->lower_bound_bytes; o++) {
+        qsort(blocks, (size_t)count, sizeof *blocks, orders[o]);
+        const int64_t top = place(blocks, count, sorted, offset);
         if (top >= p->scratch_bytes) continue;
         p->scratch_bytes = top;
-        for (int i = 0; i < count; i++) blocks[i].buffer->offset = blocks[i].offset;
-        if (top == p->lower_bound_bytes) break;
+        memcpy(best, blocks, (size_t)count * sizeof *best);
+        memcpy(best_offset, offset, (size_t)count * sizeof *offset);
     }
+    if (p->scratch_bytes > p->lower_bound_bytes) {
+        memcpy(blocks, best, (size_t)count * sizeof *best);
+        memcpy(offset, best_offset, (size_t)count * sizeof *offset);
+        improve(blocks, count, sorted, offset, p->lower_bound_bytes);
+        int64_t top = 0;
+        for (int i = 0; i < count; i++) if (offset[i] + blocks[i].bytes > top) top = offset[i] + blocks[i].bytes;
+        if (top < p->scratch_bytes) p->scratch_bytes = top, best = blocks, best_offset = offset;
+    }
+    for (int i = 0; i < count; i++) best[i].buffer->offset = best_offset[i];
     for (int i = 0; i < p->buffers; i++) {
         hd_buffer *root = p->buffer[i];
         while (root->same) root = root->same;

@@ -306,7 +306,7 @@ static void mistakes_on_the_command_line_get_one_line(void **state)
     refused("does not run as a C compiler", "%s check models/text.lua --cc false", h);
     refused("\"much\" is no amount of memory", "%s check models/text.lua --memory much", h);
     refused("--memory allows 1048576", "%s check models/text.lua --memory 1M", h);
-    refused("passes: graph, simplify, patterns, plan", "%s info models/text.lua --dump colours", h);
+    refused("passes: graph, simplify, recompute, patterns, plan", "%s info models/text.lua --dump colours", h);
     refused("is no number of compilers", "%s check models/text.lua -j 0", h);
     refused("width 250 does not divide", "%s check models/text.lua -D width=250", h);
     refused("is a folder", "%s build models/text.lua -o " HERE, h);
