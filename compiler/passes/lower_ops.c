@@ -510,35 +510,49 @@ static void lower_rope(hd_lowering *l, hd_node *n, const hd_fused *fused)
 
 /* ---- reductions ---- */
 
-static void reduce_step(hd_lowering *l, const hd_node *n, hd_view x, int64_t outer, int64_t reduced, int64_t inner, const hd_epilogue *e)
+static void reduce_step(hd_lowering *l, const hd_node *n, hd_view x, int64_t outer, int64_t reduced, int64_t last, int64_t inner, const hd_epilogue *e)
 {
     const bool sum = n->op == HD_OP_sum;
     hd_step *s = hd_step_new(label(n, e), n->where);
     s->kernel = hd_kernel_get(l->kernels, "reduce", hd_format("%s_%lldx%lldx%lld%s%s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(inner), strcmp(e->coordinates.data, "plain") ? "_" : "", strcmp(e->coordinates.data, "plain") ? e->coordinates.data : ""),
                               hd_format("const hd_run *run, int rows, const float *x%s", signature_of(e)),
-                              hd_format("op = \"%s\", outer = %lld, reduced = %lld, inner = %lld, arguments = \"%s\", epilogue = %s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(inner), arguments_of(e), e->lines.data), 0, s->where);
+                              hd_format("op = \"%s\", outer = %lld, reduced = %lld, last = %lld, inner = %lld, arguments = \"%s\", epilogue = %s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(last), LL(inner), arguments_of(e), e->lines.data), 0, s->where);
     hd_step_text(s, hd_format("%lld", LL(outer)));
     hd_step_view(s, "const float *", x, false);
     hd_step_operands(s, e);
-    s->flops += (double)(outer * reduced * inner);
-    s->bytes += 4.0 * (double)(outer * reduced * inner);
+    s->flops += (double)(((outer - 1) * reduced + last) * inner);
+    s->bytes += 4.0 * (double)(((outer - 1) * reduced + last) * inner);
     hd_lower_push(l, s);
 }
 
-/* One long sum is cut in two, so that more than one thread can work; the cut depends on the size alone. */
-static hd_view partial_sums(hd_lowering *l, const hd_node *n, hd_view x, int64_t *outer, int64_t *reduced, int64_t inner)
+/* The first `parts` sums of a long one, each over `share` rows of [outer][reduced][inner] (the last may have fewer). */
+static hd_view partial_sums(hd_lowering *l, const hd_node *n, hd_view x, int64_t outer, int64_t parts, int64_t share, int64_t last, int64_t inner)
 {
-    if (*outer * inner >= 64 || *reduced * inner < 1 << 17) return x;
-    int64_t parts = 0;
-    for (int64_t p = 32; p <= 128 && !parts; p++) if (*reduced % p == 0) parts = p;
-    if (!parts) return x;
-    const hd_view to = hd_view_dense(hd_lower_buffer(l, 4 * *outer * parts * inner, "partial sums"), &(hd_shape){ 3, { *outer, parts, inner } });
+    const hd_view to = hd_view_dense(hd_lower_buffer(l, 4 * outer * parts * inner, "partial sums"), &(hd_shape){ 3, { outer, parts, inner } });
     hd_epilogue e = { 0 };
     hd_text_add(&e.lines, "{ [==[HD_PUT(arg0 + row * %lld + col, acc);]==] }", LL(inner));
     hd_text_add(&e.signature, ", float *arg0");
     hd_text_add(&e.coordinates, "plain");
     HD_PUSH(e.operand, e.operands, e.operand_capacity, ((hd_argument){ .type = "float *", .view = to, .writes = true }));
-    reduce_step(l, n, x, *outer * parts, *reduced / parts, inner, &e);
+    reduce_step(l, n, x, outer * parts, share, last, inner, &e);
+    return to;
+}
+
+/* A long sum is cut in two, so that more than one thread can work; the cut depends on the sizes alone. */
+static hd_view cut_sum(hd_lowering *l, const hd_node *n, hd_view x, int64_t outer, int64_t *reduced, int64_t inner)
+{
+    enum { ROWS = 64, SLOTS = 64 };
+    int64_t parts = 0, share = 0;
+    if (inner >= l->target->vl) {              /* sums of columns, a part of the rows each */
+        parts = *reduced / ROWS < SLOTS / outer ? *reduced / ROWS : SLOTS / outer;
+        share = parts > 1 ? (*reduced + parts - 1) / parts : 0;
+        if (parts > 1) parts = (*reduced + share - 1) / share;
+        if (outer > 1 && parts > 1 && *reduced % parts) parts = 0;
+    } else if (outer * inner < 64 && *reduced * inner >= 1 << 17) {
+        for (int64_t p = 32; p <= 128 && !parts; p++) if (*reduced % p == 0) parts = p, share = *reduced / p;
+    }
+    if (parts < 2) return x;
+    const hd_view to = partial_sums(l, n, x, outer, parts, share, *reduced - (parts - 1) * share, inner);
     *reduced = parts;
     return to;
 }
@@ -557,13 +571,13 @@ static void lower_reduce(hd_lowering *l, const hd_fused *fused)
         for (int i = 0; i < first; i++) outer *= shape.size[i];
         while (end < shape.rank && ((axes >> end & 1) || shape.size[end] == 1)) reduced *= shape.size[end], axes &= ~(1u << end), shape.size[end] = 1, end++;
         for (int i = end; i < shape.rank; i++) inner *= shape.size[i];
-        if (n->op == HD_OP_sum) x = partial_sums(l, n, x, &outer, &reduced, inner);
+        if (n->op == HD_OP_sum) x = cut_sum(l, n, x, outer, &reduced, inner);
         bool more = false;
         for (int i = 0; i < shape.rank; i++) more = more || ((axes >> i & 1) && shape.size[i] > 1);
         hd_epilogue e = { 0 };
         if (!more && inner == hd_columns(n)) {
             hd_map_text(l, fused, false, &e);
-            reduce_step(l, n, x, outer, reduced, inner, &e);
+            reduce_step(l, n, x, outer, reduced, reduced, inner, &e);
             return;
         }
         const hd_view to = more ? hd_view_dense(hd_lower_buffer(l, 4 * outer * inner, "partial sums"), &(hd_shape){ 2, { outer, inner } }) : hd_lower_output(l, n);
@@ -571,7 +585,7 @@ static void lower_reduce(hd_lowering *l, const hd_fused *fused)
         hd_text_add(&e.signature, ", float *arg0");
         hd_text_add(&e.coordinates, "plain");
         HD_PUSH(e.operand, e.operands, e.operand_capacity, ((hd_argument){ .type = "float *", .view = to, .writes = true }));
-        reduce_step(l, n, x, outer, reduced, inner, &e);
+        reduce_step(l, n, x, outer, reduced, reduced, inner, &e);
         if (!more) return;
         x = to;
     }

@@ -304,22 +304,22 @@ static void embedding_check(const test_case *t, void *function)
     free(want);
 }
 
-/* reduce: a outer, b reduced, c inner, d: 1 maximum */
+/* reduce: a outer, b reduced, c inner, d: 1 maximum, e: rows that the last outer one lacks */
 static void reduce_parameters(const test_case *t, char *text, size_t size)
 {
-    snprintf(text, size, "op = '%s', outer = %d, reduced = %d, inner = %d, " OUT, t->d ? "max" : "sum", t->a, t->b, t->c, t->c);
+    snprintf(text, size, "op = '%s', outer = %d, reduced = %d, last = %d, inner = %d, " OUT, t->d ? "max" : "sum", t->a, t->b, t->b - t->e, t->c, t->c);
 }
 static void reduce_check(const test_case *t, void *function)
 {
     void (*f)(const hd_run *, int, const float *, float *);
     *(void **)&f = function;
     const size_t n = (size_t)t->a * t->c;
-    float *x = floats(n * t->b), *y = floats(n);
+    float *x = floats(n * t->b - (size_t)t->e * t->c), *y = floats(n);
     double *want = malloc(sizeof *want * n), magnitude = 0;
     for (size_t i = 0; i < n; i++) {
         want[i] = t->d ? -INFINITY : 0;
         double size = 0;
-        for (int r = 0; r < t->b; r++) {
+        for (int r = 0; r < t->b - ((int)i / t->c + 1 == t->a ? t->e : 0); r++) {
             const double v = x[(i / t->c * t->b + r) * t->c + i % t->c];
             want[i] = t->d ? fmax(want[i], v) : want[i] + v;
             size += fabs(v);
@@ -519,8 +519,9 @@ static const test_case cases[] = {
     ROW(1, 1, 1, 0) ROW(40, 17, 5, 0) ROW(300, 128, 256, 0) ROW(9000, 9, 300, 0) ROW(9000, 20, 40, 1) ROW(64, 33, 5003, 0) ROW(100, 300, 7, 0)
 #undef ROW
 #define ROW(o, r, i) { "reduce", reduce_parameters, reduce_check, o, r, i, 0, 0 }, { "reduce", reduce_parameters, reduce_check, o, r, i, 1, 0 },
-    ROW(1, 1, 1) ROW(1, 5000, 1) ROW(70, 33, 1) ROW(3, 15, 1) ROW(1, 300, 17) ROW(5, 7, 64) ROW(1, 130, 200) ROW(9, 3, 3) ROW(200, 5, 15)
+    ROW(1, 1, 1) ROW(1, 5000, 1) ROW(70, 33, 1) ROW(3, 15, 1) ROW(1, 300, 17) ROW(5, 7, 64) ROW(1, 130, 200) ROW(9, 3, 3) ROW(200, 5, 15) ROW(2, 64, 16) ROW(3, 67, 97) ROW(4, 72, 2100)
 #undef ROW
+    { "reduce", reduce_parameters, reduce_check, 3, 70, 40, 0, 9 }, { "reduce", reduce_parameters, reduce_check, 2, 64, 33, 1, 63 },
 #define ROW(i) { "permute", permute_parameters, permute_check, i, 0, 123, 0, 0 }, { "permute", permute_parameters, permute_check, i, 0, 213, 3, 0 }, \
                { "permute", permute_parameters, permute_check, i, 0, 132, 0, 0 }, { "permute", permute_parameters, permute_check, i, 0, 3210, 0, 0 }, \
                { "permute", permute_parameters, permute_check, i, 0, 2301, 1, 0 },
