@@ -109,6 +109,17 @@ static int packed_width(const hd_lowering *l, const hd_panels *b)
     return made ? made->nr / l->target->vl : 0;
 }
 
+/* So few rows that the product waits for B, whatever it does with it: few_rows.c.tmpl reads B once, in slots of about 200 KB. */
+static bool few_rows(const hd_product *p, int vl) { return !p->trans_a && p->b_kind != HD_B_PACKED && p->m <= (p->b_kind == HD_B_NATURAL ? 8 : vl == 16 ? 12 : 6); }
+
+static int64_t few_rows_slots(const hd_product *p, int vl)
+{
+    const int64_t panels = (p->n + vl - 1) / vl, work = (4 * p->n * p->k + 199999) / 200000;
+    const int64_t wide = p->b_kind == HD_B_NATURAL ? (p->n / 1024 > 4 ? p->n / 1024 : 8) : 64;      /* [k][n]: rows of a slot in stretches of 2 KB */
+    const int64_t most = wide < 64 ? wide : 64, least = most < panels ? most : panels;
+    return work < least ? work : least;
+}
+
 static void lower_product(hd_lowering *l, const hd_fused *fused)
 {
     hd_node *n = fused->root, *x = n->input[0], *y = n->input[1];
@@ -136,15 +147,24 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     hd_product_choose(&p, &target);
     hd_epilogue e = { 0 };
     hd_map_text(l, fused, false, &e);
-    hd_tunable *t = hd_tune_product(l->kernels->tuning, &p, &target, a.batch_stride, b.batch_stride, e.coordinates.data, argument_list(&e), e.lines.data);
-    t->source = b.view, t->source_transposed = b_transposed, t->source_ld = b.ld;
-    hd_view b_view = b.view;
-    if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, panels, &p);
     hd_step *s = hd_step_new(hd_format("%s%sproduct%s%s [%lld,%lld] over %lld%s", n->name ? n->name : "", n->name ? ": " : "", strcmp(e.coordinates.data, "plain") ? " " : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : "",
                                        LL(rows), LL(cols), LL(depth), batch > 1 ? hd_format(", %lld times", LL(batch)) : ""), n->where);
-    s->kernel = hd_kernel_get(l->kernels, "product", hd_format("%lldx%lldx%lld%s%s_%s", LL(rows), LL(cols), LL(depth), p.trans_a ? "_ta" : "", p.b_kind == HD_B_TRANSPOSED ? "_tb" : "", e.coordinates.data),
-                              hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e)), hd_format("%s%s%s", t->before, hd_product_parameters(&p), t->after), (int64_t)p.local_bytes, s->where);
-    s->tunable = t;
+    const bool few = few_rows(&p, l->target->vl);
+    const char *name = hd_format("%lldx%lldx%lld%s%s_%s", LL(rows), LL(cols), LL(depth), p.trans_a ? "_ta" : "", p.b_kind == HD_B_TRANSPOSED ? "_tb" : "", e.coordinates.data);
+    const char *signature = hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e));
+    hd_view b_view = b.view;
+    if (few) {
+        s->kernel = hd_kernel_get(l->kernels, "few_rows", name, signature,
+                                  hd_format("m = %lld, n = %lld, k = %lld, ld_a = %lld, transposed = %s, ld_b = %lld, batch = %lld, stride_a = %lld, stride_b = %lld, slots_n = %lld, arguments = \"%s\", epilogue = %s",
+                                            LL(p.m), LL(p.n), LL(p.k), LL(p.ld_a), b_transposed ? "true" : "false", LL(p.ld_b), LL(batch), LL(a.batch_stride), LL(b.batch_stride),
+                                            LL(few_rows_slots(&p, l->target->vl)), arguments_of(&e), e.lines.data), 0, s->where);
+    } else {
+        hd_tunable *t = hd_tune_product(l->kernels->tuning, &p, &target, a.batch_stride, b.batch_stride, e.coordinates.data, argument_list(&e), e.lines.data);
+        t->source = b.view, t->source_transposed = b_transposed, t->source_ld = b.ld;
+        if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, panels, &p);
+        s->kernel = hd_kernel_get(l->kernels, "product", name, signature, hd_format("%s%s%s", t->before, hd_product_parameters(&p), t->after), (int64_t)p.local_bytes, s->where);
+        s->tunable = t;
+    }
     hd_step_text(s, batch == 1 && !p.trans_a ? hd_rows_text(l, rows) : hd_format("%lld", LL(rows)));
     hd_step_view(s, "const float *", a.view, false);
     hd_step_view(s, "const float *", b_view, false);
