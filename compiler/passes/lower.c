@@ -314,6 +314,7 @@ hd_program *hd_lower_entry(const hd_graph *g, const hd_entry *entry, const hd_ta
     l.result = hd_alloc(sizeof *l.result * (size_t)g->nodes);
     for (int i = g->nodes - 1; i >= 0; i--)
         if (g->node[i]->op == HD_OP_result && l.fusion->needed[i]) l.result[g->node[i]->input[0]->id][g->node[i]->attr.result.index] = g->node[i];
+    l.column_sums = HD_NEW_ARRAY(hd_view, g->nodes);
     l.pinned = HD_NEW_ARRAY(hd_buffer *, g->nodes);
     l.pinned_view = HD_NEW_ARRAY(hd_view, g->nodes);
     if (entry->inputs && entry->input[0]->shape.rank >= 2 && g->kind == HD_KIND_LANGUAGE_MODEL)

@@ -22,6 +22,7 @@ typedef struct hd_lowering {
     hd_packing *packing;       /* panels made before; NULL: the entry changes weights */
     int64_t rows_batch, rows_length;
     hd_node *(*result)[6];     /* by node id: its needed `result` nodes, by index */
+    hd_view *column_sums;      /* by node id: [slots][columns] whose sum over slots is the node, made by a kernel that read its operands anyway; or none */
 } hd_lowering;
 
 /* The C text of a step's elementwise part: declarations of operands and the lines run for each vector. */
@@ -31,6 +32,7 @@ typedef struct hd_epilogue {
     int operands, operand_capacity; hd_argument *operand;
     double flops, bytes;
     hd_text coordinates;                 /* "bias_gelu" for the kernel's name */
+    int sums; struct { const hd_node *of; int index; } sum[2];   /* given: HD_COLUMN_SUM(index, value) is to follow the lines of these nodes */
 } hd_epilogue;
 
 hd_buffer *hd_lower_buffer(hd_lowering *, int64_t bytes, const char *what);

@@ -383,6 +383,7 @@ typedef struct row_kernel {
     int64_t rows, cols;
     hd_text parameters, signature;     /* beyond kind, rows, cols; ", const float *x" */
     hd_step *step;
+    hd_epilogue epilogue;              /* what it is asked for besides */
 } row_kernel;
 
 static row_kernel row_begin(hd_lowering *l, const hd_node *n, const char *template_name, const char *kind, int64_t rows, int64_t cols)
@@ -410,7 +411,7 @@ static void row_matrix(hd_lowering *l, row_kernel *k, const char *name, const ch
 
 static void row_end(hd_lowering *l, row_kernel *k, const hd_fused *fused)
 {
-    hd_epilogue e = { 0 };
+    hd_epilogue e = k->epilogue;
     hd_map_text(l, fused, false, &e);
     const hd_node *n = fused->root;
     hd_step *s = k->step;
@@ -426,11 +427,66 @@ static void row_end(hd_lowering *l, row_kernel *k, const hd_fused *fused)
     hd_lower_push(l, s);
 }
 
+/* A sum over rows alone: of an [..., cols] tensor to [cols]. */
+static bool sums_rows(const hd_node *n)
+{
+    const hd_node *x = n->input[0];
+    return n->op == HD_OP_sum && hd_reduce_inner(n) == hd_columns(x) && hd_elements(&n->shape) == hd_columns(x);
+}
+
+/* layer_norm_dx reads dy and x: the gradients of gain and bias, sums of its operands, are made on the way, and sums of values that its
+ * epilogue makes (the gradient of the residual stream, which is that of a bias). They wait as a row for each slot in l->column_sums. */
+static void sums_on_the_way(hd_lowering *l, row_kernel *k, const hd_fused *fused)
+{
+    enum { MOST = 4, LONGEST_ROW = 2048, MOST_ROWS = 128 };       /* rows added one after the other in float, by slot */
+    const hd_node *dx = fused->root;
+    const hd_fusion *f = l->fusion;
+    const int last = dx->inputs - 1, group = f->group[dx->id];
+    int64_t block = (k->rows + 63) / 64;
+    const int64_t least = 4096 / k->cols;
+    block = block < least ? least : block > MOST_ROWS ? MOST_ROWS : block < 1 ? 1 : block;
+    const int64_t slots = (k->rows + block - 1) / block;
+    hd_node *asks[MOST];
+    int count = 0;
+    if (k->cols > LONGEST_ROW || k->cols < 16) return;
+    for (int i = 0; i < l->graph->nodes && count < MOST; i++) {
+        hd_node *n = l->graph->node[i];
+        if (!f->needed[i] || f->group[i] <= group) continue;
+        const char *which = NULL;
+        if (n->op == HD_OP_layer_norm_dgain || n->op == HD_OP_rms_norm_dgain) {
+            if (n->input[0] == dx->input[0] && n->input[1] == dx->input[1] && n->input[n->inputs - 1] == dx->input[last]) which = "gain";
+        } else if (sums_rows(n)) {
+            const hd_node *of = hd_identity_base(n->input[0]);
+            if (n->input[0] == dx->input[0]) which = "bias";
+            else if (k->epilogue.sums < 2 && (of == dx || (hd_is_map(of) && f->group[of->id] == group))) {
+                k->epilogue.sum[k->epilogue.sums].of = of, k->epilogue.sum[k->epilogue.sums++].index = count;
+                asks[count++] = n;
+            }
+        }
+        if (!which) continue;
+        hd_text_add(&k->parameters, ", %s_sum = %d", which, count);
+        asks[count++] = n;
+    }
+    if (!count) return;
+    hd_text_add(&k->parameters, ", sums = %d, block = %lld", count, LL(block));
+    const hd_view all = hd_view_dense(hd_lower_buffer(l, 4 * count * slots * k->cols, "column sums"), &(hd_shape){ 3, { count, slots, k->cols } });
+    row_operand(k, "float *", "sums", all, true);
+    for (int i = 0; i < count; i++) {
+        hd_view one = all;
+        one.offset = i * slots * k->cols, one.shape = (hd_shape){ 2, { slots, k->cols } };
+        one.stride[0] = k->cols, one.stride[1] = 1;
+        l->column_sums[asks[i]->id] = one;
+    }
+}
+
+static bool joins_column_sums(hd_lowering *l, const hd_fused *fused);
+
 static void lower_norm(hd_lowering *l, const hd_fused *fused)
 {
     hd_node *n = fused->root;
     const bool layer = n->op == HD_OP_layer_norm || n->op == HD_OP_layer_norm_dx || n->op == HD_OP_layer_norm_dgain;
     const bool forward = n->op == HD_OP_layer_norm || n->op == HD_OP_rms_norm, dgain = n->op == HD_OP_layer_norm_dgain || n->op == HD_OP_rms_norm_dgain;
+    if (joins_column_sums(l, fused)) return;
     hd_node *x = forward ? n->input[0] : n->input[1];
     const int64_t cols = hd_columns(x), rows = hd_elements(&x->shape) / cols;
     row_kernel k = row_begin(l, n, "norm", hd_ops[n->op].name, rows, cols);
@@ -446,6 +502,7 @@ static void lower_norm(hd_lowering *l, const hd_fused *fused)
     } else {
         if (layer) row_operand(&k, "const float *", "mean", hd_lower_dense(l, n->input[at++]), false);
         row_operand(&k, "const float *", "rstd", hd_lower_dense(l, n->input[at++]), false);
+        if (!dgain) sums_on_the_way(l, &k, fused);
     }
     row_end(l, &k, fused);
 }
@@ -532,7 +589,7 @@ static void lower_rope(hd_lowering *l, hd_node *n, const hd_fused *fused)
 
 static void reduce_step(hd_lowering *l, const hd_node *n, hd_view x, int64_t outer, int64_t reduced, int64_t last, int64_t inner, const hd_epilogue *e)
 {
-    const bool sum = n->op == HD_OP_sum;
+    const bool sum = n->op != HD_OP_reduce_max;
     hd_step *s = hd_step_new(label(n, e), n->where);
     s->kernel = hd_kernel_get(l->kernels, "reduce", hd_format("%s_%lldx%lldx%lld%s%s", sum ? "sum" : "max", LL(outer), LL(reduced), LL(inner), strcmp(e->coordinates.data, "plain") ? "_" : "", strcmp(e->coordinates.data, "plain") ? e->coordinates.data : ""),
                               hd_format("const hd_run *run, int rows, const float *x%s", signature_of(e)),
@@ -543,6 +600,17 @@ static void reduce_step(hd_lowering *l, const hd_node *n, hd_view x, int64_t out
     s->flops += (double)(((outer - 1) * reduced + last) * inner);
     s->bytes += 4.0 * (double)(((outer - 1) * reduced + last) * inner);
     hd_lower_push(l, s);
+}
+
+/* A node whose sums an earlier kernel has made, slot by slot: they are added, in the order of slots. */
+static bool joins_column_sums(hd_lowering *l, const hd_fused *fused)
+{
+    const hd_view sums = l->column_sums[fused->root->id];
+    if (!sums.buffer) return false;
+    hd_epilogue e = { 0 };
+    hd_map_text(l, fused, false, &e);
+    reduce_step(l, fused->root, sums, 1, sums.shape.size[0], sums.shape.size[0], sums.shape.size[1], &e);
+    return true;
 }
 
 /* The first `parts` sums of a long one, each over `share` rows of [outer][reduced][inner] (the last may have fewer). */
@@ -579,6 +647,7 @@ static hd_view cut_sum(hd_lowering *l, const hd_node *n, hd_view x, int64_t oute
 
 static void lower_reduce(hd_lowering *l, const hd_fused *fused)
 {
+    if (joins_column_sums(l, fused)) return;
     hd_node *n = fused->root;
     hd_view x = hd_lower_dense(l, n->input[0]);
     hd_shape shape = n->input[0]->shape;
