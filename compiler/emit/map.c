@@ -203,6 +203,7 @@ void hd_map_text(hd_lowering *l, const hd_fused *fused, bool flat, hd_epilogue *
         line(&w, hd_format("HD_PUT(arg%d + %s, %s);", out, at.data, w.store[i].variable));
         e->bytes += 4.0 * (double)hd_elements(&to.shape);
     }
+    if (e->squares_of) line(&w, hd_format("HD_SQUARES(%s);", variable(&w, e->squares_of)));
     for (int i = 0; i < e->sums; i++) line(&w, hd_format("HD_COLUMN_SUM(%d, %s);", e->sum[i].index, variable(&w, e->sum[i].of)));
     hd_text_add(&e->lines, "}");
 }

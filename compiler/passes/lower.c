@@ -287,6 +287,25 @@ static void pin_outputs(hd_lowering *l)
     }
 }
 
+/* The norm of all gradients needs their squares after the last kernel that stores into each. A product's epilogue adds them up on the
+ * way. Rows of a table that are added to a product's gradient afterwards add what its sum of squares grew by. */
+static void want_squares(hd_lowering *l)
+{
+    const hd_fusion *f = l->fusion;
+    bool norm = false;
+    for (int i = 0; i < l->graph->nodes; i++) norm = norm || (f->needed[i] && l->graph->node[i]->op == HD_OP_gradient_norm);
+    for (int i = 0; norm && i < l->graph->nodes; i++) {
+        const hd_node *n = l->graph->node[i];
+        if (!f->needed[i] || n->op != HD_OP_accumulate) continue;
+        if (n->input[0]->op == HD_OP_accumulate) l->wants_squares[n->input[0]->id] = false;
+        l->wants_squares[i] = true;
+        const hd_fused *fused = &f->fused[f->group[i]];
+        const hd_node *root = fused->root;
+        if (root && root->op == HD_OP_embedding_dw && fused->maps == 1 && n->input[0]->op == HD_OP_accumulate && root->shape.size[0] >= HD_SQUARES_TABLE_LEAST && root->shape.size[0] <= HD_SQUARES_TABLE_MOST)
+            l->wants_squares[n->input[0]->id] = true;
+    }
+}
+
 /* Only the first rows of each step matter when no op of the entry mixes rows but causal ones. */
 static bool rows_are_independent(const hd_lowering *l)
 {
@@ -315,6 +334,9 @@ hd_program *hd_lower_entry(const hd_graph *g, const hd_entry *entry, const hd_ta
     for (int i = g->nodes - 1; i >= 0; i--)
         if (g->node[i]->op == HD_OP_result && l.fusion->needed[i]) l.result[g->node[i]->input[0]->id][g->node[i]->attr.result.index] = g->node[i];
     l.column_sums = HD_NEW_ARRAY(hd_view, g->nodes);
+    l.wants_squares = HD_NEW_ARRAY(bool, g->nodes);
+    l.has_squares = HD_NEW_ARRAY(bool, g->nodes);
+    want_squares(&l);
     l.pinned = HD_NEW_ARRAY(hd_buffer *, g->nodes);
     l.pinned_view = HD_NEW_ARRAY(hd_view, g->nodes);
     if (entry->inputs && entry->input[0]->shape.rank >= 2 && g->kind == HD_KIND_LANGUAGE_MODEL)

@@ -22,6 +22,9 @@ typedef struct hd_lowering {
     hd_packing *packing;       /* panels made before; NULL: the entry changes weights */
     int64_t rows_batch, rows_length;
     hd_node *(*result)[6];     /* by node id: its needed `result` nodes, by index */
+    bool *wants_squares;       /* by node id: what an accumulate stores last, so that the norm of all gradients needs not read it */
+    bool *has_squares;         /* by node id: its kernel added them to `squares` */
+    hd_buffer *squares;        /* floats whose sum is that of the squares of all gradients that have them */
     hd_view *column_sums;      /* by node id: [slots][columns] whose sum over slots is the node, made by a kernel that read its operands anyway; or none */
 } hd_lowering;
 
@@ -32,8 +35,12 @@ typedef struct hd_epilogue {
     int operands, operand_capacity; hd_argument *operand;
     double flops, bytes;
     hd_text coordinates;                 /* "bias_gelu" for the kernel's name */
+    const hd_node *squares_of;           /* given: HD_SQUARES(value) of this node is to follow the lines */
     int sums; struct { const hd_node *of; int index; } sum[2];   /* given: HD_COLUMN_SUM(index, value) is to follow the lines of these nodes */
 } hd_epilogue;
+
+/* Sums of squares that embedding.c.tmpl makes of a table, and how many rows this is for. */
+enum { HD_SQUARES_OF_TABLE = 256, HD_SQUARES_TABLE_LEAST = 64, HD_SQUARES_TABLE_MOST = 1 << 19 };
 
 hd_buffer *hd_lower_buffer(hd_lowering *, int64_t bytes, const char *what);
 hd_view hd_view_dense(hd_buffer *, const hd_shape *);
@@ -60,6 +67,8 @@ void hd_step_operands(hd_step *, const hd_epilogue *);
 void hd_lower_push(hd_lowering *, hd_step *);
 const char *hd_rows_text(const hd_lowering *, int64_t rows);            /* "rows" where the entry limits them, else the number */
 
+/* Room for `count` more floats of l->squares, as the operand `argN` of e, whose lines will give the value of `of` to HD_SQUARES. */
+const char *hd_lower_squares(hd_lowering *, hd_epilogue *e, const hd_node *of, int64_t count);
 void hd_lower_root(hd_lowering *, const hd_fused *);                    /* lower_ops.c */
 void hd_lower_copy(hd_lowering *, const hd_view *from, const hd_view *to, const char *label, hd_where where);   /* lower_ops.c */
 void hd_lower_map_step(hd_lowering *, const hd_epilogue *, int64_t rows, int64_t cols, const char *label, hd_where where);

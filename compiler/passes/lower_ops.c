@@ -145,16 +145,16 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     const hd_product_target target = { l->target->vl, l->target->registers, l->target->l1, l->target->l2, l->target->l3, 16 };
     if (p.b_kind == HD_B_PACKED) p.nv_packed = packed_width(l, &panels);
     hd_product_choose(&p, &target);
+    const bool few = few_rows(&p, l->target->vl);
     hd_epilogue e = { 0 };
+    for (int i = 0; !few && batch == 1 && i < fused->maps; i++) if (l->wants_squares[fused->map[i]->id]) e.squares_of = fused->map[i];
     hd_map_text(l, fused, false, &e);
     hd_step *s = hd_step_new(hd_format("%s%sproduct%s%s [%lld,%lld] over %lld%s", n->name ? n->name : "", n->name ? ": " : "", strcmp(e.coordinates.data, "plain") ? " " : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : "",
                                        LL(rows), LL(cols), LL(depth), batch > 1 ? hd_format(", %lld times", LL(batch)) : ""), n->where);
-    const bool few = few_rows(&p, l->target->vl);
     const char *name = hd_format("%lldx%lldx%lld%s%s_%s", LL(rows), LL(cols), LL(depth), p.trans_a ? "_ta" : "", p.b_kind == HD_B_TRANSPOSED ? "_tb" : "", e.coordinates.data);
-    const char *signature = hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e));
     hd_view b_view = b.view;
     if (few) {
-        s->kernel = hd_kernel_get(l->kernels, "few_rows", name, signature,
+        s->kernel = hd_kernel_get(l->kernels, "few_rows", name, hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e)),
                                   hd_format("m = %lld, n = %lld, k = %lld, ld_a = %lld, transposed = %s, ld_b = %lld, batch = %lld, stride_a = %lld, stride_b = %lld, slots_n = %lld, arguments = \"%s\", epilogue = %s",
                                             LL(p.m), LL(p.n), LL(p.k), LL(p.ld_a), b_transposed ? "true" : "false", LL(p.ld_b), LL(batch), LL(a.batch_stride), LL(b.batch_stride),
                                             LL(few_rows_slots(&p, l->target->vl)), arguments_of(&e), e.lines.data), 0, s->where);
@@ -162,7 +162,15 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
         hd_tunable *t = hd_tune_product(l->kernels->tuning, &p, &target, a.batch_stride, b.batch_stride, e.coordinates.data, argument_list(&e), e.lines.data);
         t->source = b.view, t->source_transposed = b_transposed, t->source_ld = b.ld;
         if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, panels, &p);
-        s->kernel = hd_kernel_get(l->kernels, "product", name, signature, hd_format("%s%s%s", t->before, hd_product_parameters(&p), t->after), (int64_t)p.local_bytes, s->where);
+        const char *after = t->after;
+        t->signature = hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e)), t->arguments = 3 + e.operands;
+        if (e.squares_of) {           /* one sum for each tile, so known only now */
+            const int64_t tiles = (p.m + p.mr - 1) / p.mr, vectors = (p.n + l->target->vl - 1) / l->target->vl;
+            const char *squares = hd_lower_squares(l, &e, e.squares_of, tiles * ((vectors + p.nv - 1) / p.nv));
+            after = hd_format(", squares = \"%s\", arguments = %s, epilogue = %s", squares, argument_list(&e), e.lines.data);
+        }
+        const char *signature = hd_format("const hd_run *run, int rows, const float *a, const float *b%s", signature_of(&e));
+        s->kernel = hd_kernel_get(l->kernels, "product", name, signature, hd_format("%s%s%s", t->before, hd_product_parameters(&p), after), (int64_t)p.local_bytes, s->where);
         s->tunable = t;
     }
     hd_step_text(s, batch == 1 && !p.trans_a ? hd_rows_text(l, rows) : hd_format("%lld", LL(rows)));
@@ -384,6 +392,7 @@ typedef struct row_kernel {
     hd_text parameters, signature;     /* beyond kind, rows, cols; ", const float *x" */
     hd_step *step;
     hd_epilogue epilogue;              /* what it is asked for besides */
+    int squares;                       /* so many sums of squares */
 } row_kernel;
 
 static row_kernel row_begin(hd_lowering *l, const hd_node *n, const char *template_name, const char *kind, int64_t rows, int64_t cols)
@@ -413,6 +422,7 @@ static void row_end(hd_lowering *l, row_kernel *k, const hd_fused *fused)
 {
     hd_epilogue e = k->epilogue;
     hd_map_text(l, fused, false, &e);
+    if (k->squares) hd_text_add(&k->parameters, ", squares = \"%s\"", hd_lower_squares(l, &e, e.squares_of, k->squares));
     const hd_node *n = fused->root;
     hd_step *s = k->step;
     s->label = label(n, &e);
@@ -567,7 +577,10 @@ static void lower_embedding(hd_lowering *l, const hd_fused *fused)
     row_operand(&k, "const int32_t *", "ids", hd_lower_dense(l, ids), false);
     if (!forward) row_matrix(l, &k, "dy", "ld_dy", n->input[1]);
     /* added to what is there: rows without ids stay as they are */
-    if (!forward && fused->maps == 1 && fused->map[0]->op == HD_OP_accumulate && fused->map[0]->input[0]->op == HD_OP_accumulate) hd_text_add(&k.parameters, ", sparse = true");
+    if (!forward && fused->maps == 1 && fused->map[0]->op == HD_OP_accumulate && fused->map[0]->input[0]->op == HD_OP_accumulate) {
+        hd_text_add(&k.parameters, ", sparse = true");
+        if (l->has_squares[fused->map[0]->input[0]->id]) k.squares = HD_SQUARES_OF_TABLE, k.epilogue.squares_of = fused->map[0];
+    }
     row_end(l, &k, fused);
 }
 
@@ -803,18 +816,62 @@ static hd_view whole_area(hd_lowering *l, hd_area area)
     return hd_view_dense(b, &(hd_shape){ 1, { l->weights_bytes / 4 } });
 }
 
+const char *hd_lower_squares(hd_lowering *l, hd_epilogue *e, const hd_node *of, int64_t count)
+{
+    if (!l->squares) l->squares = hd_lower_buffer(l, 0, "sums of squares of tiles");
+    hd_view room = hd_view_dense(l->squares, &(hd_shape){ 1, { count } });
+    room.offset = l->squares->bytes / 4;
+    l->squares->bytes += 4 * count;
+    l->has_squares[of->id] = true;
+    HD_PUSH(e->operand, e->operands, e->operand_capacity, ((hd_argument){ .type = "float *", .view = room, .writes = true }));
+    hd_text_add(&e->signature, ", float *arg%d", e->operands - 1);
+    return hd_format("arg%d", e->operands - 1);
+}
+
+typedef struct pieces { hd_text text; int count; int64_t size, end, floats; } pieces;     /* end: of the last piece, which what follows it may join */
+
+static void add_pieces(pieces *p, int64_t start, int64_t count)
+{
+    for (int64_t at = start; at < start + count; at += p->size, p->count++)
+        hd_text_add(&p->text, "{ start = %lld, count = %lld }, ", LL(at), LL(start + count - at < p->size ? start + count - at : p->size));
+    p->floats += count;
+}
+
+/* Gradients stored by kernels that added up their squares are not read again; the others are. */
 static void lower_gradient_norm(hd_lowering *l, hd_node *n)
 {
-    const hd_view partials = hd_view_dense(hd_lower_buffer(l, 64 * 8, "sums of squares"), &(hd_shape){ 1, { 128 } });
-    const char *count = hd_format("count = %lld", LL(l->weights_bytes / 4));
+    const int64_t all = l->weights_bytes / 4;
+    pieces p = { .size = all / 64 > 16384 ? (all / 64 + 15) / 16 * 16 : 16384 };
+    int64_t start = 0, end = 0;
+    for (int k = 1; k < n->inputs; k++) {              /* neighbours together, with the padding between them */
+        bool has = false;
+        for (int i = 0; i < l->graph->nodes; i++) {
+            const hd_node *store = l->graph->node[i];
+            if (l->fusion->needed[i] && store->op == HD_OP_accumulate && hd_state_of(store) == n->input[k]) has = l->has_squares[i];
+        }
+        if (has) continue;
+        const int64_t first = l->weight_offset[n->input[k]->attr.param.weight->id] / 4, count = hd_elements(&n->input[k]->shape);
+        if (first >= end && first - end < 16) { end = first + count; continue; }
+        add_pieces(&p, start, end - start);
+        start = first, end = first + count;
+    }
+    add_pieces(&p, start, end - start);
+    const int squared = p.count;
+    const int64_t sums = l->squares ? l->squares->bytes / 4 : 0;
+    add_pieces(&p, 0, sums);
+    if (l->squares) l->squares->bytes = (l->squares->bytes + 63) / 64 * 64;
+    const hd_view partials = hd_view_dense(hd_lower_buffer(l, 8 * p.count, "sums of squares"), &(hd_shape){ 1, { 2 * p.count } });
     hd_step *s = hd_step_new("norm of all gradients, sums of squares", n->where);
-    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_partials", "const hd_run *run, const float *gradient, double *partials", hd_format("kind = \"gradient_norm_partials\", %s", count), 0, s->where);
+    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_partials", "const hd_run *run, const float *gradient, const float *sums, double *partials",
+                              hd_format("kind = \"gradient_norm_partials\", squared = %d, pieces = { %s}", squared, p.text.data), 0, s->where);
     hd_step_view(s, "const float *", whole_area(l, HD_AREA_GRADIENTS), false);
+    if (l->squares) hd_step_view(s, "const float *", hd_view_dense(l->squares, &(hd_shape){ 1, { sums } }), false);
+    else hd_step_text(s, "NULL");
     hd_step_view(s, "double *", partials, true);
-    s->flops = (double)l->weights_bytes / 2, s->bytes = (double)l->weights_bytes;
+    s->flops = 2.0 * (double)p.floats, s->bytes = 4.0 * (double)p.floats;
     hd_lower_push(l, s);
     s = hd_step_new("norm of all gradients", n->where);
-    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_join", "const hd_run *run, const double *partials, const float *hyper, float *norm", hd_format("kind = \"gradient_norm_join\", %s", count), 0, s->where);
+    s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_join", "const hd_run *run, const double *partials, const float *hyper, float *norm", hd_format("kind = \"gradient_norm_join\", partials = %d", p.count), 0, s->where);
     hd_step_view(s, "const double *", partials, false);
     hd_step_view(s, "const float *", hd_lower_dense(l, n->input[0]), false);
     hd_step_view(s, "float *", hd_lower_output(l, n), true);

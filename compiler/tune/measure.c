@@ -12,6 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Arguments that every variant takes: sums of squares of tiles, the last of a product that makes them, are as many as its tiles. */
+static int operands(const hd_step *s) { return s->tunable->attention ? s->arguments : s->tunable->arguments; }
+
 static int64_t round64(int64_t x) { return (x + 63) / 64 * 64; }
 
 /* The kernels of a variant, in the order they are called, and the memory that is theirs alone. */
@@ -49,8 +52,9 @@ static kernels forward_of(const hd_tunable *t)
 static kernels kernels_of(const hd_step *s, const hd_variant *v)
 {
     const hd_tunable *t = s->tunable;
-    kernels k = { .signature = s->kernel->signature };
+    kernels k = { 0 };
     if (!t->attention) {
+        k.signature = t->signature;
         k.count = 1;
         k.kernel[0].template_name = "product", k.kernel[0].parameters = hd_format("%s%s%s", t->before, hd_product_parameters(&v->product), t->after);
         k.local_bytes = (int64_t)v->product.local_bytes, k.own_bytes = (int64_t)v->product.packed_bytes, k.own_kind = v->product.nv;
@@ -143,7 +147,7 @@ static void add_reference(hd_text *out, const hd_model *m, const layout *at, con
     if (rows > p->m) rows = p->m;
     hd_text_add(out, "static double sum[%" PRId64 "];\n\nstatic void reference(unsigned char *block)\n{\n    const float *a = %s, *b = %s;\n", p->n, pointer("const float *", place(m, at, &s->argument[1].view)),
                 pointer("const float *", place(m, at, &t->source)));
-    for (int i = 3; i < s->arguments; i++) hd_text_add(out, "    %sarg%d = %s;\n", s->argument[i].type, i - 3, pointer(s->argument[i].type, place(m, at, &s->argument[i].view)));
+    for (int i = 3; i < operands(s); i++) hd_text_add(out, "    %sarg%d = %s;\n", s->argument[i].type, i - 3, pointer(s->argument[i].type, place(m, at, &s->argument[i].view)));
     hd_text_add(out, "    for (ptrdiff_t i = 0; i < %" PRId64 "; i++)\n        for (ptrdiff_t r = 0; r < %" PRId64 "; r++) {\n", items, rows);
     hd_text_add(out, "            const ptrdiff_t item = i * %" PRId64 " / %" PRId64 ", own = r * %" PRId64 " / %" PRId64 ", row = %" PRId64 " * item + own;\n", p->batch - 1, items > 1 ? items - 1 : 1, p->m - 1, rows > 1 ? rows - 1 : 1, p->m);
     hd_text_add(out, "            const float *x = a + %" PRId64 " * item + %s, *y = b + %" PRId64 " * item;\n", t->stride_a, p->trans_a ? "own" : hd_format("%" PRId64 " * own", p->ld_a), t->stride_b);
@@ -155,9 +159,9 @@ static void add_reference(hd_text *out, const hd_model *m, const layout *at, con
                     p->k, p->n, p->trans_a ? p->ld_a : 1, t->source_ld);
     hd_text_add(out, "            for (ptrdiff_t col = 0; col < %" PRId64 "; col += %d) {\n                const int lanes = %" PRId64 " - col < %d ? (int)(%" PRId64 " - col) : %d;\n", p->n, vl, p->n, vl, p->n, vl);
     hd_text_add(out, "                float t[%d] = { 0 };\n                for (int lane = 0; lane < lanes; lane++) t[lane] = (float)sum[col + lane];\n                const hd_f acc = hd_load(t);\n", vl);
-    hd_text_add(out, "#define HD_AT(p) (lanes == %d ? hd_load(p) : hd_load_part((p), lanes))\n#define HD_PUT(p, v) do { if (lanes == %d) hd_store((p), (v)); else hd_store_part((p), (v), lanes); } while (0)\n", vl, vl);
+    hd_text_add(out, "#define HD_AT(p) (lanes == %d ? hd_load(p) : hd_load_part((p), lanes))\n#define HD_PUT(p, v) do { if (lanes == %d) hd_store((p), (v)); else hd_store_part((p), (v), lanes); } while (0)\n#define HD_SQUARES(v) ((void)0)\n", vl, vl);
     add_lines(out, t->lines);
-    hd_text_add(out, "#undef HD_AT\n#undef HD_PUT\n                (void)row, (void)acc;\n            }\n        }\n}\n\n");
+    hd_text_add(out, "#undef HD_AT\n#undef HD_PUT\n#undef HD_SQUARES\n                (void)row, (void)acc;\n            }\n        }\n}\n\n");
 }
 
 typedef struct files { int count; const char **source, **object; } files;
@@ -185,7 +189,7 @@ static void add_arguments(hd_text *out, const hd_model *m, const layout *at, con
 {
     const hd_tunable *t = s->tunable;
     const bool packed = !t->attention && t->chosen.product.b_kind == HD_B_PACKED;
-    for (int a = 0; a < s->arguments; a++) {
+    for (int a = 0; a < operands(s); a++) {
         const hd_argument *arg = &s->argument[a];
         const bool merge = t->attention && a == s->arguments - 1;
         if (merge || (packed && a == 2)) hd_text_add(out, ", %s", own_bytes ? pointer(merge ? "float *" : "const float *", own) : "NULL");
@@ -210,7 +214,7 @@ static void add_forward_arguments(hd_text *out, const hd_model *m, const layout 
 static void add_ranges(hd_text *out, const hd_model *m, const layout *at, const hd_step *s)
 {
     const hd_tunable *t = s->tunable;
-    const int last = t->attention ? s->arguments - 1 : s->arguments;
+    const int last = t->attention ? s->arguments - 1 : operands(s);
     hd_text_add(out, "static const hd_range range[] = {\n");
     for (int a = 0; a < last; a++) {
         const hd_argument *arg = &s->argument[a];

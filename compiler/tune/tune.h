@@ -83,7 +83,8 @@ typedef struct hd_tunable {
     const hd_record *record;             /* that gave the choice, or NULL */
     hd_variant chosen, analytical;       /* the choice in use; the computed one */
     /* products: the kernel has the parameters `before`, the choice, `after` */
-    const char *before, *after;
+    const char *before, *after, *signature;
+    int arguments;                       /* of the step, those of the signature */
     hd_product_target target;
     hd_view source; bool source_transposed; int64_t source_ld, stride_a, stride_b;      /* B as it lies before packing */
     const char *lines;                   /* of the epilogue, as the template takes them */

@@ -168,27 +168,31 @@ static void norm_check(const test_case *t, void *function)
     }
     free(want), free(want_mean), free(want_rstd);
 }
+/* e: 1 with column sums, of slots of 7 rows: gradients of gain and bias, and of a value of the epilogue */
 static void norm_dx_parameters(const test_case *t, char *text, size_t size)
 {
-    snprintf(text, size, "kind = '%s_norm_dx', rows = %d, cols = %d, ld_x = %d, " OUT, t->d ? "layer" : "rms", t->a, t->b, t->b + t->c, t->b);
+    const int used = snprintf(text, size, "kind = '%s_norm_dx', rows = %d, cols = %d, ld_x = %d, ", t->d ? "layer" : "rms", t->a, t->b, t->b + t->c);
+    if (!t->e) snprintf(text + used, size - used, OUT, t->b);
+    else snprintf(text + used, size - used, "sums = 3, gain_sum = 0, bias_sum = 1, block = 7, arguments = 'float *e0', epilogue = { 'HD_PUT(e0 + row * %d + col, acc);', 'HD_COLUMN_SUM(2, acc);' }", t->b);
 }
 static void norm_dgain_parameters(const test_case *t, char *text, size_t size)
 {
-    snprintf(text, size, "kind = '%s_norm_dgain', rows = %d, cols = %d, ld_x = %d, epilogue = { 'HD_PUT(e0 + col, acc);' }, arguments = 'float *e0%s", t->d ? "layer" : "rms",
-             t->a, t->b, t->b + t->c, t->d ? ", float *e1', epilogue_bias = { 'HD_PUT(e1 + col, acc + HD_AT(e1 + col));' }" : "'");
+    snprintf(text, size, "kind = '%s_norm_dgain', rows = %d, cols = %d, ld_x = %d, epilogue = { 'HD_PUT(e0 + col, acc);' }, arguments = 'float *e0'", t->d ? "layer" : "rms", t->a, t->b, t->b + t->c);
 }
 static void norm_gradient_check(const test_case *t, void *function)
 {
     void (*layer)(const hd_run *, int, const float *, const float *, const float *, const float *, const float *, float *);
     void (*rms)(const hd_run *, int, const float *, const float *, const float *, const float *, float *);
-    void (*layer_gain)(const hd_run *, int, const float *, const float *, const float *, const float *, float *, float *);
+    void (*layer_sums)(const hd_run *, int, const float *, const float *, const float *, const float *, const float *, float *, float *);
+    void (*rms_sums)(const hd_run *, int, const float *, const float *, const float *, const float *, float *, float *);
+    void (*layer_gain)(const hd_run *, int, const float *, const float *, const float *, const float *, float *);
     void (*rms_gain)(const hd_run *, int, const float *, const float *, const float *, float *);
-    *(void **)&layer = function, *(void **)&rms = function, *(void **)&layer_gain = function, *(void **)&rms_gain = function;
-    const int rows = t->a, cols = t->b, ld = t->b + t->c;
+    *(void **)&layer = function, *(void **)&rms = function, *(void **)&layer_gain = function, *(void **)&rms_gain = function, *(void **)&layer_sums = function, *(void **)&rms_sums = function;
+    const int rows = t->a, cols = t->b, ld = t->b + t->c, slots = (rows + 6) / 7;
     const bool gains = t->parameters == norm_dgain_parameters;
     float *x = floats((size_t)rows * ld - t->c), *dy = floats((size_t)rows * cols), *gain = floats(cols), *mean = floats(rows), *rstd = floats(rows);
-    float *out = floats((size_t)(gains ? 1 : rows) * cols), *bias = floats(cols);
-    double *want = calloc((size_t)rows * cols, sizeof *want), *want_bias = calloc(cols, sizeof *want_bias);
+    float *out = floats((size_t)(gains ? 1 : rows) * cols), *sums = floats((size_t)3 * slots * cols), *joined = floats((size_t)3 * cols);
+    double *want = calloc((size_t)rows * cols, sizeof *want), *want_sums = calloc((size_t)3 * cols, sizeof *want_sums);
     for (int r = 0; r < rows; r++) {
         double m, s, sum = 0, along = 0;
         norm_reference(x + (size_t)r * ld, cols, t->d, &m, &s);
@@ -198,20 +202,29 @@ static void norm_gradient_check(const test_case *t, void *function)
             sum += g, along += g * h;
         }
         for (int c = 0; c < cols; c++) {
-            const double g = (double)dy[r * cols + c] * gain[c], h = (x[(size_t)r * ld + c] - m) * s;
-            if (gains) want[c] += dy[r * cols + c] * h, want_bias[c] += dy[r * cols + c];
-            else want[r * cols + c] = s * (g - (t->d ? sum / cols : 0) - h * along / cols);
+            const double g = (double)dy[r * cols + c] * gain[c], h = (x[(size_t)r * ld + c] - m) * s, dx = s * (g - (t->d ? sum / cols : 0) - h * along / cols);
+            if (gains) want[c] += dy[r * cols + c] * h;
+            else want[r * cols + c] = dx;
+            want_sums[c] += dy[r * cols + c] * h, want_sums[cols + c] += dy[r * cols + c], want_sums[2 * cols + c] += dx;
         }
     }
     for (int r = 0; r < 2; r++) {
-        memset(bias, 0, 4 * (size_t)cols);
-        if (gains && t->d) layer_gain(&runs[r], rows, dy, x, mean, rstd, out, bias), same("dbias", bias, want_bias, cols, 2e-6);
+        if (gains && t->d) layer_gain(&runs[r], rows, dy, x, mean, rstd, out);
         else if (gains) rms_gain(&runs[r], rows, dy, x, rstd, out);
+        else if (t->d && t->e) layer_sums(&runs[r], rows, dy, x, gain, mean, rstd, sums, out);
         else if (t->d) layer(&runs[r], rows, dy, x, gain, mean, rstd, out);
+        else if (t->e) rms_sums(&runs[r], rows, dy, x, gain, rstd, sums, out);
         else rms(&runs[r], rows, dy, x, gain, rstd, out);
         same(gains ? "dgain" : "dx", out, want, (size_t)(gains ? 1 : rows) * cols, cols == 1 ? 1e-2 : 3e-6);   /* one column: all cancels */
+        if (!t->e) continue;
+        for (int i = 0; i < 3 * cols; i++) {
+            double sum = 0;
+            for (int slot = 0; slot < slots; slot++) sum += sums[((size_t)(i / cols) * slots + slot) * cols + i % cols];
+            joined[i] = (float)sum;
+        }
+        same("column sums", joined, want_sums, (size_t)3 * cols, cols == 1 ? 1e-2 : 3e-6);
     }
-    free(want), free(want_bias);
+    free(want), free(want_sums);
 }
 
 /* softmax: a rows, b cols, c extra between rows, d: 1 gradient */
@@ -467,8 +480,14 @@ static void rope_check(const test_case *t, void *function)
 }
 
 /* the optimiser: a floats; the first third decays, the rest not */
-static void partials_parameters(const test_case *t, char *text, size_t size) { snprintf(text, size, "kind = 'gradient_norm_partials', count = %d", t->a); }
-static void join_parameters(const test_case *t, char *text, size_t size) { snprintf(text, size, "kind = 'gradient_norm_join', count = %d", t->a); }
+/* two thirds are squared, in two pieces; b: as many numbers are sums of squares already */
+static void partials_parameters(const test_case *t, char *text, size_t size)
+{
+    int used = snprintf(text, size, "kind = 'gradient_norm_partials', squared = 2, pieces = { { start = 0, count = %d }, { start = %d, count = %d }", t->a / 3, t->a / 2, t->a - t->a / 2);
+    if (t->b) used += snprintf(text + used, size - used, ", { start = 0, count = %d }", t->b);
+    snprintf(text + used, size - used, " }");
+}
+static void join_parameters(const test_case *t, char *text, size_t size) { (void)t, snprintf(text, size, "kind = 'gradient_norm_join', partials = 64"); }
 static void adamw_parameters(const test_case *t, char *text, size_t size)
 {
     snprintf(text, size, "kind = 'adamw', count = %d, segments = { { start = 0, count = %d, decay = true }, { start = %d, count = %d, decay = false } }", t->a, t->a / 3, t->a / 3, t->a - t->a / 3);
@@ -476,14 +495,15 @@ static void adamw_parameters(const test_case *t, char *text, size_t size)
 static const float hyper[16] = { 1e-2f, 0.9f, 0.999f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.001f, 0.25f, 0, 1 };
 static void partials_check(const test_case *t, void *function)
 {
-    void (*f)(const hd_run *, const float *, double *);
+    void (*f)(const hd_run *, const float *, const float *, double *);
     *(void **)&f = function;
-    float *g = floats(t->a);
+    float *g = floats(t->a), *sums = floats(t->b);
     double sum = 0, got[2] = { 0 };
-    for (int i = 0; i < t->a; i++) sum += (double)g[i] * g[i];
+    for (int i = 0; i < t->a; i++) if (i < t->a / 3 || i >= t->a / 2) sum += (double)g[i] * g[i];
+    for (int i = 0; i < t->b; i++) sum += sums[i] = fabsf(sums[i]);
     for (int r = 0; r < 2; r++) {
         double partials[64] = { 0 };
-        f(&runs[r], g, partials);
+        f(&runs[r], g, sums, partials);
         for (int i = 0; i < 64; i++) got[r] += partials[i];
     }
     assert_true(got[0] == got[1]);
@@ -536,6 +556,7 @@ static const test_case cases[] = {
 #undef ROW
 #define ROW(r, c) { "norm", norm_parameters, norm_check, r, c, 0, 1, 0 }, { "norm", norm_parameters, norm_check, r, c, 5, 0, 0 }, \
                   { "norm", norm_dx_parameters, norm_gradient_check, r, c, 3, 1, 0 }, { "norm", norm_dx_parameters, norm_gradient_check, r, c, 0, 0, 0 }, \
+                  { "norm", norm_dx_parameters, norm_gradient_check, r, c, 2, 1, 1 }, { "norm", norm_dx_parameters, norm_gradient_check, r, c, 0, 0, 1 }, \
                   { "norm", norm_dgain_parameters, norm_gradient_check, r, c, 3, 1, 0 }, { "norm", norm_dgain_parameters, norm_gradient_check, r, c, 0, 0, 0 },
     ROW(1, 1) ROW(3, 15) ROW(5, 17) ROW(131, 64) ROW(70, 97) ROW(9, 769)
 #undef ROW
@@ -569,7 +590,7 @@ static const test_case cases[] = {
     { "rope", rope_parameters, rope_check, 7, 2, 6, 6, 0 }, { "rope", rope_parameters, rope_check, 7, 2, 6, 4, 1 }, { "rope", rope_parameters, rope_check, 70, 3, 64, 64, 0 },
     { "rope", rope_parameters, rope_check, 70, 3, 64, 64, 1 }, { "rope", rope_parameters, rope_check, 5, 2, 40, 32, 2 }, { "rope", rope_parameters, rope_check, 5, 2, 40, 32, 7 },
     { "rope", rope_parameters, rope_check, 300, 1, 48, 48, 4 },
-#define ROW(n) { "optimiser", partials_parameters, partials_check, n, 0, 0, 0, 0 }, { "optimiser", join_parameters, join_check, n, 0, 0, 0, 0 }, { "optimiser", adamw_parameters, adamw_check, n, 0, 0, 0, 0 },
+#define ROW(n) { "optimiser", partials_parameters, partials_check, n, 0, 0, 0, 0 }, { "optimiser", partials_parameters, partials_check, n, n / 2 + 1, 0, 0, 0 }, { "optimiser", join_parameters, join_check, n, 0, 0, 0, 0 }, { "optimiser", adamw_parameters, adamw_check, n, 0, 0, 0, 0 },
     ROW(1) ROW(63) ROW(1000) ROW(100003)
 #undef ROW
 };
