@@ -1,6 +1,6 @@
 #!/bin/sh
 # make bench: what this machine gives, beside the libraries that its users would take, alternating in one run.
-# usage: bench/bench.sh [quick] [ROW...]      quick: fewer rounds, no models of seconds a call
+# usage: bench/bench.sh [quick] [ROW...]      quick: fewer rounds and variants, no models of seconds a call, by itself no memory or attention
 #   products    one product, weights packed, beside oneDNN, OpenBLAS and BLIS (bench/products.c says how they are set up)
 #   row         one row times a matrix beyond the last cache, against the read bandwidth
 #   memory      kernels around the products on arrays beyond the last cache, against the copy bandwidth
@@ -8,23 +8,24 @@
 #   training    training steps, beside PyTorch
 #   enwik8      a training step of models/enwik8.lua, counting necessary arithmetic alone
 #   compile     heddle build from nothing
-#   attention   bench/attention.sh, whose rows may be named as well
+#   attention   bench/attention.sh, whose rows may be named as well (make bench without rows runs it with fewer rounds)
 #   models      forward training enwik8
 # environment: CC; PYTHON (default /usr/bin/python3) with PyTorch; HEDDLE_FLAGS: for every heddle build of products and models
 #
 # What is missing is installed where that is possible (Debian packages; ONNX Runtime's npm package under build/bench), else left
 # out with a message. Rows are printed when they are done; at the end build/bench/results.md and results.svg have them all.
-# Shares are medians over rounds, each against the peak measured in the same round; quartiles show how quiet the machine was.
+# Shares are medians over rounds, each against the peak measured in the same round; quartiles show how quiet the machine was. One
+# thread is timed by the processor time that it takes, several by the clock: those numbers need a machine without other work.
 set -eu
 cd "$(dirname "$0")/.."
 out=build/bench
 . bench/common.sh
-rounds=7 quick= rows= attention= all="products row memory forward training enwik8 compile attention"
+rounds=5 quick= rows= attention= all="products row memory forward training enwik8 compile attention"
 for word; do
     case " quick models $all " in
     *" $word "*)
         case $word in
-        quick) quick=1 rounds=3 ;;
+        quick) quick=quick rounds=3 ;;
         models) rows="$rows forward training enwik8" ;;
         *) rows="$rows $word" ;;
         esac ;;
@@ -32,13 +33,15 @@ for word; do
     esac
 done
 [ -z "$attention" ] || rows="$rows attention"
-[ -n "$rows" ] || rows=$all
+if [ -z "$rows" ]; then
+    if [ -n "$quick" ]; then rows="products row forward training compile"; else rows=$all attention=quick; fi
+elif [ -n "$quick" ]; then attention="quick $attention"; fi
 wants() { for row in $rows; do [ "$row" != "$1" ] || return 0; done; return 1; }
 [ "$(nproc)" -ge 2 ] && counts="1 2" || counts=1
 CC=${CC:-$(for v in $(seq 40 -1 14); do command -v "clang-$v" && break; done || command -v clang || echo gcc)}
 mkdir -p "$out/rows" "$out/products" "$out/models"
 rm -f "$out"/rows/*
-done=100 printed=
+done=100
 
 # ---- results: begin SECTION WHAT THREADS UNIT ASKED ASKED-OF-PEERS; one NAME MS SHARE LOW HIGH OVER RAN; end_row ----
 
@@ -49,7 +52,6 @@ begin() {
     printf 'row\t%s\t%s\t%s\t%s\t%s\t%s\n' "$@" >"$file.part"
 }
 one() { printf 'one\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$@" >>"$file.part"; }
-note() { printf 'note\t%s\n' "$1" >"$out/rows/999-$done.tsv"; }
 end_row() {
     mv "$file.part" "$file"
     [ -z "$new" ] || printf '\n%s\n\n' "$section"
@@ -80,9 +82,8 @@ product() {                               # SECTION M N K; asked of 1 thread, of
     # shellcheck disable=SC2086
     build/heddle emit bench/specs/product.lua -o "$folder" -D m="$2" -D n="$3" -D k="$4" ${HEDDLE_FLAGS:-}
     make -s -C "$folder" CC="$CC"
-    [ "$folder/products" -nt "$folder/libproduct.a" ] && [ "$folder/products" -nt bench/products.c ] ||
-        "$CC" -std=c11 -D_GNU_SOURCE= -O2 -Wall -Wextra -Wpedantic -Wshadow -DSIZE_M="$2" -DSIZE_N="$3" -DSIZE_K="$4" -I"$folder" -Iruntime/app \
-            -o "$folder/products" bench/products.c "$folder/libproduct.a" build/lib/libheddle_app.a -ldl -lm -lpthread
+    "$CC" -std=c11 -D_GNU_SOURCE= -O2 -Wall -Wextra -Wpedantic -Wshadow -DSIZE_M="$2" -DSIZE_N="$3" -DSIZE_K="$4" -I"$folder" -Iruntime/app \
+        -o "$folder/products" bench/products.c "$folder/libproduct.a" build/lib/libheddle_app.a -ldl -lm -lpthread
     for t in $counts; do
         [ "$t" = 1 ] && asked=$5 of_peers=$6 || asked=$7 of_peers=$8
         "$folder/products" "$t" "$rounds" 0.05 >"$folder/$t.tsv"
@@ -111,32 +112,56 @@ products() {
 
 # ---- kernels bound by memory ----
 
-kernel() {                                # WHAT PROGRAM ENTRY KERNEL(pattern, or . for all) ASKED
+# Copying by stores that pass the caches is the faster way on many machines: the better one counts.
+bandwidth() {
+    [ "$1" = read ] && { number read_gbs "$out/now.json"; return; }
+    { number copy_gbs "$out/now.json"; number copy_past_gbs "$out/now.json"; } | sort -g | tail -1
+}
+
+# WHAT PROGRAM ENTRY KERNELS ASKED copy|read: the kernels whose names match, and which bandwidth their bytes are held against
+kernel() {
+    [ -z "$quick" ] || [ -n "$5" ] || return 0
     for t in $counts; do
-        rm -f "$out/now.share" "$out/now.ms"
-        i=0
-        while [ $i -lt $rounds ]; do
-            "$2" bench "$3" --json --threads "$t" --seconds 0.3 >"$out/now.json"
-            copy=$(number copy_gbs "$out/now.json")
-            sed 's/{"kernel": /\n&/g' "$out/now.json" | awk -v copy="${copy:-0}" -v kernel="$4" '
-                /^{"kernel"/ && $2 ~ kernel { split($0, x, /"ms": /); split(x[2], a, ","); split($0, x, /"gbs": /); split(x[2], b, ","); ms += a[1]; moved += a[1] * b[1] }
-                END { print ms > "/dev/stderr"; print moved / ms / copy }' >>"$out/now.share" 2>>"$out/now.ms"
-            i=$((i + 1))
-        done
-        begin "Kernels bound by memory: bytes that must move, against the bandwidth of copying" "$1" "$t" bandwidth "$5" ""
-        one heddle "$(median "$out/now.ms")" "$(median "$out/now.share")" "$(quantile 0.25 "$out/now.share")" "$(quantile 0.75 "$out/now.share")" 1 ""
+        "$2" bench "$3" --json --threads "$t" --seconds 1 >"$out/now.json"
+        set -- "$@" $(sed 's/{"kernel": /\n&/g' "$out/now.json" | awk -v bandwidth="$(bandwidth "$6")" -v kernel="$4" '
+            function value(key, x) { split($0, x, "\"" key "\": "); return x[2] + 0 }
+            /^{"kernel"/ && $2 ~ kernel { ms += value("ms"); moved += value("ms") * value("gbs") }
+            END { if (ms && bandwidth) print ms, moved / ms / bandwidth }')
+        [ $# -eq 8 ] || { skip "entry $3 of $2 has no kernel $4, or $6_gbs is not measured: left out"; return 0; }
+        begin "Kernels bound by memory: bytes that must move, against the bandwidth of copying or, where little is written, reading" "$1" "$t" bandwidth "$5" ""
+        one heddle "$7" "$8" "" "" 1 ""
         end_row
+        set -- "$1" "$2" "$3" "$4" "$5" "$6"
     done
 }
 
 memory() {
-    [ -r bench/specs/rows.lua ] && [ -r bench/specs/update.lua ] || { skip "no bench/specs/rows.lua: rows of memory left out"; return; }
     build/heddle build bench/specs/rows.lua -o "$out/memory-rows"
     build/heddle build bench/specs/update.lua -o "$out/memory-update"
-    for entry in layer_norm layer_norm_backward softmax softmax_backward cross_entropy cross_entropy_backward gelu_tanh gelu_tanh_backward; do
-        kernel "$(echo "$entry" | tr _ ' ')" "$out/memory-rows" "$entry" . 0.85
-    done
-    kernel "AdamW with clipping" "$out/memory-update" train_step "update|adam|norm_of" 0.85
+    while read -r entry kernels bandwidth asked; do
+        kernel "$(echo "$entry" | tr _ ' ')" "$out/memory-rows" "$entry" "_($kernels)_" "$asked" "$bandwidth"
+    done <<-END
+	layer_norm              norm                copy 0.85
+	layer_norm_sum          norm|map_add        copy
+	layer_norm_backward     norm                copy 0.85
+	rms_norm                norm                copy
+	rms_norm_backward       norm                copy
+	softmax                 softmax             copy 0.85
+	softmax_backward        softmax             copy 0.85
+	cross_entropy           cross_entropy       read 0.85
+	cross_entropy_backward  cross_entropy       copy 0.85
+	gelu_erf                map_gelu            copy 0.85
+	gelu_erf_backward       map_mul_gelu        copy 0.85
+	gelu_tanh               map_gelu            copy 0.85
+	gelu_tanh_backward      map_mul_gelu        copy 0.85
+	add                     map_add             copy
+	bias_gradient           reduce              read
+	embedding               embedding           copy
+	embedding_backward      embedding           copy
+	few_rows                few_rows|product    read
+	few_rows_in_out         few_rows|product    read
+	END
+    kernel "AdamW" "$out/memory-update" train_step "_optimiser_" 0.85 copy
 }
 
 # ---- whole models: GPT-2's network in sizes of our choice ----
@@ -150,7 +175,7 @@ model() {
     build/heddle build models/gpt2.lua -o "$folder/ours" -D length="$4" -D positions="$4" -D batch="$5" -D layers="$6" -D width="$7" -D heads="$8" -D vocab="$9" ${HEDDLE_FLAGS:-}
     if [ -n "$torch_version" ]; then
         # the same weights and tokens must give the same logits everywhere, or the comparison means nothing
-        torch "$(nproc)" bench/model_torch.py export "$folder" $sizes >"$folder/export.log" 2>&1
+        torch "$(nproc)" bench/model_torch.py export "$folder" $sizes >"$folder/export.log" 2>&1 || { skip "$title: PyTorch cannot export it ($folder/export.log): left out"; return 0; }
         "$folder/ours" run forward --in "$folder/tokens.safetensors" --weights "$folder/weights.safetensors" --out "$folder/ours.safetensors"
         torch 1 bench/model_torch.py compare "$folder/logits.safetensors" "$folder/ours.safetensors" >>"$folder/export.log"
     fi
@@ -160,7 +185,7 @@ model() {
         start 1 "$folder/ours.$t.log" "$folder/ours" bench "$ours" --each --threads "$t" || { skip "$folder/ours stopped: $(tail -1 "$folder/ours.$t.log")"; return; }
         flops=$ready
         if [ -n "$torch_version" ]; then
-            if start 2 "$folder/torch.$t.log" torch "$t" bench/model_torch.py serve "$entry" $sizes threads="$t"; then contenders="$contenders 2:PyTorch" ran_2=$ready
+            if start 2 "$folder/torch.$t.log" torch "$t" bench/model_torch.py serve "$entry" $quick $sizes threads="$t"; then contenders="$contenders 2:PyTorch" ran_2=$ready
             else skip "PyTorch stopped: $(tail -1 "$folder/torch.$t.log")"; fi
             if [ "$entry" = forward ] && [ -n "$onnx" ]; then
                 if NODE_PATH=$onnx start 3 "$folder/onnx.$t.log" node bench/model_onnx.js "$folder" "$t"; then contenders="$contenders 3:ONNX_Runtime" ran_3=$ready
@@ -188,7 +213,7 @@ model() {
         for contender in $contenders; do
             i=${contender%%:*}
             stop "$i"
-            [ "$i" = 1 ] && ran= || eval "ran=\$ran_$i"
+            eval "ran=\${ran_$i:-}"
             f=$folder/now.$i
             one "$(echo "${contender#*:}" | tr _ -)" "$(median "$f.ms")" "$(median "$f.share")" "$(quantile 0.25 "$f.share")" "$(quantile 0.75 "$f.share")" "$(median "$f.over")" "$ran"
         done
@@ -275,7 +300,7 @@ for f in "$out"/rows/*.tsv; do [ -e "$f" ] && awk -f bench/report.awk -v form=ch
 if wants attention; then
     echo
     # shellcheck disable=SC2086
-    bench/attention.sh ${quick:+quick} $attention | tee "$out/attention.md"
+    bench/attention.sh $attention | tee "$out/attention.md"
     { printf '\n## Attention\n\n'; cat "$out/attention.md"; } >>"$out/results.md"
 fi
 printf '\n%s/results.md and %s/results.svg have all of it\n' "$out" "$out"

@@ -6,9 +6,9 @@ share() { compute "%.1f %%" "100 * $1"; }
 # The value below which a share of a file's numbers lie: quantile 0.5 FILE
 quantile() { sort -g "$2" | awk -v q="$1" '{ x[NR] = $1 } END { if (!NR) exit; at = 1 + q * (NR - 1); i = int(at); print x[i] + (at - i) * (x[i < NR ? i + 1 : i] - x[i]) }'; }
 median() { quantile 0.5 "$1"; }
-# A number of PROGRAM bench --json: total ms FILE, or top-level peak_gflops FILE
+# A number of PROGRAM bench --json, the first of its name; of its total: total ms FILE
+number() { grep -o "\"$1\": *[0-9.e+-]*" "$2" | head -1 | sed 's/.*: *//'; }
 total() { sed -n 's/.*"total": {[^}]*"'"$1"'": *\([0-9.e+-]*\).*/\1/p' "$2"; }
-number() { sed -n 's/.*"'"$1"'": *\([0-9.e+-]*\).*/\1/p' "$2"; }
 
 # ---- programs that answer a line with a line: start SLOT LOG COMMAND..., ask SLOT WORD, stop SLOT; slots 1 to 3 ----
 

@@ -4,8 +4,9 @@
     model_torch.py export FOLDER SIZES            weights.safetensors and tokens.safetensors for ours, logits.safetensors to compare with,
                                                   and the network for ONNX Runtime: plain.onnx, fused.onnx (bench/model_onnx.js)
     model_torch.py compare A B                    fails unless the tensors `logits` of two files agree
-    model_torch.py serve forward|train SIZES      finds the fastest variant, prints "ready WHAT", then answers each line on standard
-                                                  input with the milliseconds of a call
+    model_torch.py serve forward|train [quick] SIZES
+                                                  finds the fastest variant (quick: of two), prints "ready WHAT", then answers each line on
+                                                  standard input with the milliseconds of a call
 SIZES: length=1024 batch=1 layers=12 width=768 heads=12 vocab=50257 threads=1
 
 Attention exists in several ways here, and the fastest is taken: one batched product for all scores with a causal bias; blocks of
@@ -179,8 +180,12 @@ def some_tokens(c):
 
 # ---- variants and their times ----
 
-def ways(c):
+def ways(c, quick):
+    if quick:
+        yield "blocks of 128 queries", Blocks(c["length"], 128)
     yield "one product for all scores", Whole(c["length"])
+    if quick:
+        return
     for block in (64, 128, 256):
         if block < c["length"]:
             yield "blocks of %d queries" % block, Blocks(c["length"], block)
@@ -223,14 +228,14 @@ def step(c, attend, tokens, lists=True):
     return call
 
 
-def variants(entry, c):
+def variants(entry, c, quick):
     """Makers of calls: first the ways of attention, then, for the best of them (sent back), another way of the rest."""
     tokens = some_tokens(c)
     first, second, how = (eager, traced, "traced and optimised for inference") if entry == "forward" else (step, lambda *a: step(*a, lists=False), "AdamW tensor by tensor")
     best = None
-    for what, attend in ways(c):
+    for what, attend in ways(c, quick):
         best = (yield what, lambda: first(c, attend, tokens)) or best
-    for what, attend in ways(c):
+    for what, attend in [] if quick else ways(c, quick):
         if what == best:
             yield what + ", " + how, lambda: second(c, attend, tokens)
 
@@ -243,8 +248,8 @@ def timed(call, c):
     return 1e3 * (clock() - begun)
 
 
-def choose(entry, c):
-    best, tried = None, variants(entry, c)
+def choose(entry, c, quick):
+    best, tried = None, variants(entry, c, quick)
     what, make = next(tried)
     while True:
         call = make()
@@ -262,8 +267,8 @@ def choose(entry, c):
             return best
 
 
-def serve(entry, c):
-    _, what, call = choose(entry, c)
+def serve(entry, c, quick):
+    _, what, call = choose(entry, c, quick)
     print("ready\t" + what, flush=True)
     for _ in sys.stdin:
         times, begun = [], time.perf_counter()
@@ -307,10 +312,10 @@ def main():
         export(words[1], c)
     elif words[:1] == ["compare"] and len(words) == 3:
         compare(*words[1:])
-    elif words in (["serve", "forward"], ["serve", "train"]):
-        serve(words[1], c)
+    elif words[:2] in (["serve", "forward"], ["serve", "train"]) and words[2:] in ([], ["quick"]):
+        serve(words[1], c, bool(words[2:]))
     else:
-        sys.exit("usage: model_torch.py version | export FOLDER SIZES | compare A B | serve forward|train SIZES")
+        sys.exit("usage: model_torch.py version | export FOLDER SIZES | compare A B | serve forward|train [quick] SIZES")
 
 
 main()
