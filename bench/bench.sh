@@ -10,7 +10,8 @@
 #   compile     heddle build from nothing
 #   attention   bench/attention.sh, whose rows may be named as well (make bench without rows runs it with fewer rounds)
 #   models      forward training enwik8
-# environment: CC; PYTHON (default /usr/bin/python3) with PyTorch; HEDDLE_FLAGS: for every heddle build of products and models
+# environment: THREADS (default "1 2"); CC; PYTHON (default /usr/bin/python3) with PyTorch; HEDDLE_FLAGS: for every heddle build of
+# products and models
 #
 # What is missing is installed where that is possible (Debian packages; ONNX Runtime's npm package under build/bench), else left
 # out with a message. Rows are printed when they are done; at the end build/bench/results.md and results.svg have them all.
@@ -37,7 +38,8 @@ if [ -z "$rows" ]; then
     if [ -n "$quick" ]; then rows="products row forward training compile"; else rows=$all attention=quick; fi
 elif [ -n "$quick" ]; then attention="quick $attention"; fi
 wants() { for row in $rows; do [ "$row" != "$1" ] || return 0; done; return 1; }
-[ "$(nproc)" -ge 2 ] && counts="1 2" || counts=1
+counts=${THREADS:-$([ "$(nproc)" -ge 2 ] && echo 1 2 || echo 1)}
+case " $counts " in *[!\ 12]*) echo "bench/bench.sh: THREADS=\"$counts\": 1, 2 or both" >&2; exit 1 ;; esac
 CC=${CC:-$(for v in $(seq 40 -1 14); do command -v "clang-$v" && break; done || command -v clang || echo gcc)}
 mkdir -p "$out/rows" "$out/products" "$out/models"
 rm -f "$out"/rows/*
@@ -239,7 +241,7 @@ enwik8() {
     for case in "true:everything recomputed but attention outputs:0.56" "false:nothing recomputed:0.64"; do
         recompute=${case%%:*} case=${case#*:}
         build/heddle build models/enwik8.lua -o "$out/enwik8" -D recompute="$recompute"
-        [ "$(nproc)" -ge 2 ] && t=2 || t=1
+        t=${counts##* }
         start 1 "$out/enwik8.log" "$out/enwik8" bench train_step --each --threads "$t" || { skip "enwik8, ${case%:*}: $(tail -1 "$out/enwik8.log")"; continue; }
         rm -f "$out"/now.*
         for i in 1 2 3; do
