@@ -21,7 +21,7 @@ COMPILER = base/base \
   graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss \
   pattern/pattern pattern/cover pattern/regions pattern/rows \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
-  passes/simplify passes/fuse passes/lower passes/lower_ops passes/plan passes/recompute passes/keep \
+  passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/plan passes/recompute passes/keep \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
   driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/info driver/tensor_file

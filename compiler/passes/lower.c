@@ -200,6 +200,15 @@ hd_view hd_lower_result(hd_lowering *l, hd_node *n, int index)
     return hd_view_dense(hd_lower_buffer(l, 4 * hd_elements(&shape), "unused result"), &shape);
 }
 
+const char *hd_lower_label(const hd_node *n, const hd_epilogue *e)
+{
+    const bool plain = !e || !strcmp(e->coordinates.data, "plain");
+    return hd_format("%s%s%s%s%s %s", n->name ? n->name : "", n->name ? ": " : "", hd_ops[n->op].name, plain ? "" : " ", plain ? "" : e->coordinates.data, hd_shape_text(&n->shape));
+}
+
+const char *hd_epilogue_signature(const hd_epilogue *e) { return e->signature.data ? e->signature.data : ""; }
+const char *hd_epilogue_arguments(const hd_epilogue *e) { return e->signature.data ? e->signature.data + 2 : ""; }
+
 void hd_lower_map_step(hd_lowering *l, const hd_epilogue *e, int64_t rows, int64_t cols, const char *label, hd_where where)
 {
     hd_step *s = hd_step_new(label, where);

@@ -1,4 +1,4 @@
-/* Lowering one entry: shared by lower.c (memory, views, elementwise groups) and lower_ops.c (one function per kernel op). */
+/* Lowering one entry: shared by lower.c (memory, views, elementwise groups), lower_ops.c and lower_rows.c (one function per kernel op). */
 #ifndef HD_LOWER_H
 #define HD_LOWER_H
 
@@ -69,8 +69,23 @@ const char *hd_rows_text(const hd_lowering *, int64_t rows);            /* "rows
 
 /* Room for `count` more floats of l->squares, as the operand `argN` of e, whose lines will give the value of `of` to HD_SQUARES. */
 const char *hd_lower_squares(hd_lowering *, hd_epilogue *e, const hd_node *of, int64_t count);
+/* A step's label; the C declarations of its elementwise operands, with and without the first comma. */
+const char *hd_lower_label(const hd_node *, const hd_epilogue *);
+const char *hd_epilogue_signature(const hd_epilogue *);
+const char *hd_epilogue_arguments(const hd_epilogue *);
 void hd_lower_root(hd_lowering *, const hd_fused *);                    /* lower_ops.c */
 void hd_lower_copy(hd_lowering *, const hd_view *from, const hd_view *to, const char *label, hd_where where);   /* lower_ops.c */
 void hd_lower_map_step(hd_lowering *, const hd_epilogue *, int64_t rows, int64_t cols, const char *label, hd_where where);
+
+/* lower_rows.c */
+void hd_lower_norm(hd_lowering *l, const hd_fused *fused);
+void hd_lower_softmax(hd_lowering *l, const hd_fused *fused);
+void hd_lower_cross_entropy(hd_lowering *l, hd_node *n);
+void hd_lower_cross_entropy_dx(hd_lowering *l, const hd_fused *fused);
+void hd_lower_embedding(hd_lowering *l, const hd_fused *fused);
+void hd_lower_rope(hd_lowering *l, hd_node *n, const hd_fused *fused);
+void hd_lower_reduce(hd_lowering *l, const hd_fused *fused);
+void hd_lower_gradient_norm(hd_lowering *l, hd_node *n);
+void hd_lower_adamw(hd_lowering *l, hd_node *n);
 
 #endif
