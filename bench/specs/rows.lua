@@ -1,4 +1,4 @@
--- The kernels around the products, each alone on arrays beyond the last cache: an entry for each, run by bench/rows.sh.
+-- The kernels around the products, each alone on arrays beyond the last cache: an entry for each, run by bench/bench.sh.
 --   elements   of the large tensors;  width, keys, vocab: their last axis for norms and maps, for softmax, for the loss
 --   few        rows of the few-row products, which read their matrix of [elements / depth, depth] once
 local hd = require "heddle"

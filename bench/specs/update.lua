@@ -1,4 +1,4 @@
--- A training step that is nearly all optimiser: a large embedding and head, few tokens. For bench/rows.sh.
+-- A training step that is nearly all optimiser: a large embedding and head, few tokens. For bench/bench.sh.
 local hd = require "heddle"
 local c = hd.config { vocab = 32768, width = 512, length = 16, batch = 1 }
 local tokens = hd.input("tokens", { c.batch, c.length }, "i32")
