@@ -129,7 +129,7 @@ static void cut_copied(hd_product *p, const hd_product_target *target, int64_t t
     const bool copies = p->copy_a || copies_b(p, target->vl);
     p->kc = p->k <= 4 * block ? p->k : copies ? block : 2 * block;
     /* Rows and columns of a slot: its sums are half of L2. A row of panels of A is copied once for twice the columns. */
-    const int64_t side = target->l2 / 4096, widest = most(1, 2 * side / nr);
+    const int64_t side = target->l2 / 4096, widest = ceil_div(2 * side, nr);
     if (p->kc < p->k || p->trans_a) {
         p->slots_n = ceil_div(panels, widest);
         p->slots_m = least(tiles, ceil_div(p->m, side));

@@ -51,6 +51,7 @@ static const shape shapes[] = {
     { "weight gradient, k in blocks",    45,  77, 131, 1, 1, 1, BIAS_GELU_RESIDUAL, 0, 64, 48, 0, 0, 0 },
     { "weight gradient, one row",         1,   7, 131, 1, 1, 1, PLAIN, 0, 64, 0, 0, 0, 0 },
     { "weight gradient, wide",          401, 400, 131, 1, 1, 1, BIAS_GELU_RESIDUAL, 0, 64, 0, 0, 0, 0 },
+    { "weight gradient, few tiles",    128, 144, 200, 1, 1, 1, BIAS_GELU_RESIDUAL, 0, 96, 0, 0, 0, 0 },
     { "A and B transposed",              19,  35,  67, 1, 1, 2, PLAIN, 0, 0, 0, 0, 0, 0 },
     { "A transposed, B packed",          19,  35,  67, 1, 1, 0, BIAS_GELU_RESIDUAL, 11, 0, 0, 0, 0, 0 },
     { "few rows, B transposed",           5,  67,  70, 1, 0, 2, BIAS_GELU_RESIDUAL, 0, 0, 0, 0, 0, 0 },
