@@ -4,6 +4,7 @@
 # make asan       every test with the address and undefined-behaviour sanitizers, generated code included
 # make bench      this machine beside oneDNN, OpenBLAS, BLIS, PyTorch and ONNX Runtime, as tables and a chart; ROWS="quick products": bench/bench.sh says which
 # make golden     accepts new output of text tests
+# make tune       times kernels of the models' sizes on this machine into the records that ship (MINUTES=5 for each of bench/tune.sh)
 # make install    PREFIX=/usr/local
 # make clean, make help
 
@@ -139,6 +140,9 @@ demo: all
 bench: all
 	@CC="$(CC)" bench/bench.sh $(ROWS)
 
+tune: all
+	@bench/tune.sh $(MINUTES)
+
 # PREFIX/bin/heddle and, under PREFIX/share/heddle, what it finds beside itself
 SHARE = $(DESTDIR)$(PREFIX)/share/heddle
 install: all
@@ -159,5 +163,5 @@ clean:
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
 
-.PHONY: all check asan golden demo bench install clean help
+.PHONY: all check asan golden demo bench tune install clean help
 -include $(shell find build -name '*.d' 2>/dev/null)

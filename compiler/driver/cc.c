@@ -260,21 +260,39 @@ static const char **command_for(const hd_options *o, const hd_target *target)
     return argv;
 }
 
-/* The objects of one variant: adds to jobs, taking those that the cache holds (their bytes become 0). Returns the new count. */
-static int add_jobs(job *jobs, int count, const hd_options *o, const hd_model *m, const char *folder)
+/* What an object depends on beside its own text and a model's headers: compiler, flags, the runtime's headers. */
+static uint64_t key_of(const char *const *flag)
 {
     const hd_folders *f = hd_folders_find();
-    const char *const *flag = command_for(o, m->target), *version = hd_cc_version(*flag), *cache = hd_cache_folder(false);
-    /* What an object depends on: compiler, flags, its text, the model's headers and the runtime's. */
+    const char *version = hd_cc_version(*flag);
     uint64_t key = hd_hash(version, strlen(version), 0);
     for (int i = 1; flag[i]; i++) key = hd_hash(flag[i], strlen(flag[i]) + 1, key);
     const char *const headers[] = { hd_format("%s/hd_core.h", f->core), hd_format("%s/hd_vec.h", f->core), hd_format("%s/hd_math.h", f->core), hd_format("%s/hd_random.h", f->core),
-                                    hd_format("%s/hd_model.h", f->app) };
+                                    hd_format("%s/hd_pool.h", f->core), hd_format("%s/hd_model.h", f->app), hd_format("%s/measure.h", f->tune),
+                                    hd_format("%s/machine.h", f->tune) };
     for (unsigned i = 0; i < sizeof headers / sizeof *headers; i++) {
         size_t bytes = 0;
         const char *text = hd_read_file(headers[i], &bytes);
         if (text) key = hd_hash(text, bytes, key);
     }
+    return key;
+}
+
+/* Takes the object from the cache if it is there (its bytes become 0), and else puts it there when it is made. */
+static void use_cache(job *j, const char *cache, uint64_t key)
+{
+    size_t bytes = 0;
+    const char *text = hd_read_file(j->source, &bytes);
+    if (!text) return;
+    j->cached = hd_format("%s/%016llx.o", cache, (unsigned long long)hd_hash(text, bytes, key));
+    if (copy_file(j->cached, j->object)) j->bytes = 0;
+}
+
+/* The objects of one variant: adds to jobs, taking those that the cache holds (their bytes become 0). Returns the new count. */
+static int add_jobs(job *jobs, int count, const hd_options *o, const hd_model *m, const char *folder)
+{
+    const char *const *flag = command_for(o, m->target), *cache = hd_cache_folder(false);
+    uint64_t key = key_of(flag);
     const int first = count;
     for (int i = 0; i < m->files; i++) {
         if (m->file[i].header) { key = hd_hash(m->file[i].text, strlen(m->file[i].text), key); continue; }
@@ -284,12 +302,7 @@ static int add_jobs(job *jobs, int count, const hd_options *o, const hd_model *m
         j->object = hd_format("%.*s.o", (int)strlen(j->source) - 2, j->source);
         j->bytes = strlen(m->file[i].text);
     }
-    for (int i = first; cache && i < count; i++) {
-        size_t bytes = 0;
-        const char *text = hd_read_file(jobs[i].source, &bytes);
-        jobs[i].cached = hd_format("%s/%016llx.o", cache, (unsigned long long)hd_hash(text, bytes, key));
-        if (copy_file(jobs[i].cached, jobs[i].object)) jobs[i].bytes = 0;
-    }
+    for (int i = first; cache && i < count; i++) use_cache(&jobs[i], cache, key);
     return count;
 }
 
@@ -347,7 +360,7 @@ const char *hd_cc_identity(const hd_options *o, const hd_target *target)
     return out.data;
 }
 
-void hd_cc_objects(const hd_options *o, const hd_target *target, int files, const char *const *source, const char *const *object, const char **said)
+void hd_cc_objects(const hd_options *o, const hd_target *target, int files, const char *const *source, const char *const *object, const bool *kept, const char **said)
 {
     const hd_folders *f = hd_folders_find();
     const char **flag = command_for(o, target);
@@ -355,7 +368,12 @@ void hd_cc_objects(const hd_options *o, const hd_target *target, int files, cons
     while (flag[n]) n++;
     flag[n++] = "-D_GNU_SOURCE", flag[n++] = "-I", flag[n++] = f->tune;
     job *jobs = HD_NEW_ARRAY(job, files);
-    for (int i = 0; i < files; i++) jobs[i] = (job){ .flag = flag, .source = source[i], .object = object[i], .may_fail = true, .bytes = 1 };
+    const char *cache = hd_cache_folder(false);
+    const uint64_t key = key_of(flag);
+    for (int i = 0; i < files; i++) {
+        jobs[i] = (job){ .flag = flag, .source = source[i], .object = object[i], .may_fail = true, .bytes = 1 };
+        if (kept[i] && cache) use_cache(&jobs[i], cache, key);
+    }
     run_jobs(jobs, files, o);
     for (int i = 0; i < files; i++) said[i] = jobs[i].failed;
 }

@@ -38,8 +38,9 @@ const char *hd_cc_find(const char *wanted);
 const char *hd_cc_version(const char *cc);
 /* The compiler's version and all flags that objects for the target are made with. */
 const char *hd_cc_identity(const hd_options *, const hd_target *);
-/* Compiles the C files `source` to `object`s, several at once; said[i]: what the compiler said where it failed, else NULL. */
-void hd_cc_objects(const hd_options *, const hd_target *, int files, const char *const *source, const char *const *object, const char **said);
+/* Compiles the C files `source` to `object`s, several at once, with the tuning program's headers. kept[i]: through the object cache.
+ * said[i]: what the compiler said where it failed, else NULL. */
+void hd_cc_objects(const hd_options *, const hd_target *, int files, const char *const *source, const char *const *object, const bool *kept, const char **said);
 /* Links objects, as text arguments, into `out`; false with what was said. */
 bool hd_cc_link(const hd_options *, int objects, const char *const *object, const char *out, const char **said);
 /* ~/.cache/heddle, or $HEDDLE_CACHE; NULL when it cannot be made, or is "off": then the usual one `anyway`, or NULL. */

@@ -60,7 +60,8 @@ static kernels kernels_of(const hd_step *s, const hd_variant *v)
         k.local_bytes = (int64_t)v->product.local_bytes, k.own_bytes = (int64_t)v->product.packed_bytes, k.own_kind = v->product.nv;
         return k;
     }
-    const hd_attention_plan plan = hd_attention_plan_of(t, strcmp(hd_attention_choice_text(&v->attention), hd_attention_choice_text(&t->analytical.attention)) ? &v->attention : &(hd_attention_choice){ HD_ATTENTION_ANY, 0, 0 });
+    const bool analytical = !strcmp(hd_attention_choice_text(&v->attention), hd_attention_choice_text(&t->analytical.attention));
+    const hd_attention_plan plan = hd_attention_plan_of(t, analytical ? &(hd_attention_choice){ HD_ATTENTION_ANY, 0, 0 } : &v->attention);
     add_plan(&k, &plan);
     return k;
 }
@@ -121,6 +122,9 @@ static int64_t extent(const hd_view *v)
 
 static const char *pointer(const char *type, int64_t offset) { return hd_format("(%s)(void *)(block + %" PRId64 ")", type, offset); }
 
+/* An operand as C: a number, or where it lies. */
+static const char *operand(const hd_model *m, const layout *at, const hd_argument *a) { return a->text ? a->text : pointer(a->type, place(m, at, &a->view)); }
+
 static void add_range(hd_text *out, const hd_model *m, const layout *at, const hd_view *v, const char *type, bool writes, bool warm)
 {
     hd_text_add(out, "    { %" PRId64 ", %" PRId64 ", %d, %d, %d },\n", place(m, at, v), extent(v), writes, strstr(type, "int32_t") != NULL, warm);
@@ -137,31 +141,32 @@ static void add_lines(hd_text *out, const char *lines)
     }
 }
 
-/* Some rows of the product, summed in double precision; the fused lines run on them as on any other. */
-static void add_reference(hd_text *out, const hd_model *m, const layout *at, const hd_step *s, const hd_tunable *t, int vl)
+static void add_constant(hd_text *out, const char *name, int64_t value) { hd_text_add(out, "#define %s INT64_C(%" PRId64 ")\n", name, value); }
+
+/* Some rows of the product, summed in double precision (runtime/tune/reference.h); the fused lines run on them as on any other. */
+static void add_reference(hd_text *out, const hd_model *m, const layout *at, const hd_step *s, const hd_tunable *t)
 {
     const hd_product *p = &t->chosen.product;
     const double row = (double)p->n * (double)p->k, most = 2e8;
-    int64_t items = p->batch < 3 ? p->batch : 3, rows = (int64_t)(most / row / (double)items);
+    const int64_t items = p->batch < 3 ? p->batch : 3;
+    int64_t rows = (int64_t)(most / row / (double)items);
     rows = rows < 2 ? 2 : rows > 24 ? 24 : rows;
     if (rows > p->m) rows = p->m;
-    hd_text_add(out, "static double sum[%" PRId64 "];\n\nstatic void reference(unsigned char *block)\n{\n    const float *a = %s, *b = %s;\n", p->n, pointer("const float *", place(m, at, &s->argument[1].view)),
-                pointer("const float *", place(m, at, &t->source)));
-    for (int i = 3; i < operands(s); i++) hd_text_add(out, "    %sarg%d = %s;\n", s->argument[i].type, i - 3, pointer(s->argument[i].type, place(m, at, &s->argument[i].view)));
-    hd_text_add(out, "    for (ptrdiff_t i = 0; i < %" PRId64 "; i++)\n        for (ptrdiff_t r = 0; r < %" PRId64 "; r++) {\n", items, rows);
-    hd_text_add(out, "            const ptrdiff_t item = i * %" PRId64 " / %" PRId64 ", own = r * %" PRId64 " / %" PRId64 ", row = %" PRId64 " * item + own;\n", p->batch - 1, items > 1 ? items - 1 : 1, p->m - 1, rows > 1 ? rows - 1 : 1, p->m);
-    hd_text_add(out, "            const float *x = a + %" PRId64 " * item + %s, *y = b + %" PRId64 " * item;\n", t->stride_a, p->trans_a ? "own" : hd_format("%" PRId64 " * own", p->ld_a), t->stride_b);
-    if (t->source_transposed)
-        hd_text_add(out, "            for (ptrdiff_t j = 0; j < %" PRId64 "; j++) {\n                sum[j] = 0;\n                for (ptrdiff_t e = 0; e < %" PRId64 "; e++) sum[j] += (double)x[%" PRId64 " * e] * (double)y[%" PRId64 " * j + e];\n            }\n",
-                    p->n, p->k, p->trans_a ? p->ld_a : 1, t->source_ld);
-    else
-        hd_text_add(out, "            memset(sum, 0, sizeof sum);\n            for (ptrdiff_t e = 0; e < %" PRId64 "; e++)\n                for (ptrdiff_t j = 0; j < %" PRId64 "; j++) sum[j] += (double)x[%" PRId64 " * e] * (double)y[%" PRId64 " * e + j];\n",
-                    p->k, p->n, p->trans_a ? p->ld_a : 1, t->source_ld);
-    hd_text_add(out, "            for (ptrdiff_t col = 0; col < %" PRId64 "; col += %d) {\n                const int lanes = %" PRId64 " - col < %d ? (int)(%" PRId64 " - col) : %d;\n", p->n, vl, p->n, vl, p->n, vl);
-    hd_text_add(out, "                float t[%d] = { 0 };\n                for (int lane = 0; lane < lanes; lane++) t[lane] = (float)sum[col + lane];\n                const hd_f acc = hd_load(t);\n", vl);
-    hd_text_add(out, "#define HD_AT(p) (lanes == %d ? hd_load(p) : hd_load_part((p), lanes))\n#define HD_PUT(p, v) do { if (lanes == %d) hd_store((p), (v)); else hd_store_part((p), (v), lanes); } while (0)\n#define HD_SQUARES(v) ((void)0)\n", vl, vl);
+    const struct { const char *name; int64_t value; } constant[] = {
+        { "M", p->m }, { "N", p->n }, { "K", p->k }, { "LD_A", p->ld_a }, { "TRANS_A", p->trans_a }, { "STRIDE_A", t->stride_a },
+        { "LD_B", t->source_ld }, { "TRANS_B", t->source_transposed }, { "STRIDE_B", t->stride_b },
+        { "ITEMS", items }, { "LAST_ITEM", p->batch - 1 }, { "ROWS", rows },
+    };
+    for (unsigned i = 0; i < sizeof constant / sizeof *constant; i++) add_constant(out, constant[i].name, constant[i].value);
+    hd_text_add(out, "#include \"reference.h\"\n\nstatic void reference(unsigned char *block)\n{\n");
+    hd_text_add(out, "    const float *a = %s, *b = %s;\n", pointer("const float *", place(m, at, &s->argument[1].view)), pointer("const float *", place(m, at, &t->source)));
+    for (int i = 3; i < operands(s); i++) hd_text_add(out, "    %sarg%d = %s;\n", s->argument[i].type, i - 3, operand(m, at, &s->argument[i]));
+    hd_text_add(out, "    for (ptrdiff_t i = 0; i < ITEMS; i++)\n        for (ptrdiff_t r = 0; r < ROWS; r++) {\n"
+                     "            const ptrdiff_t item = ITEMS > 1 ? i * LAST_ITEM / (ITEMS - 1) : 0, own = ROWS > 1 ? r * (M - 1) / (ROWS - 1) : 0, row = M * item + own;\n"
+                     "            reference_row(a, b, item, own);\n            for (ptrdiff_t col = 0; col < N; col += HD_VL) {\n"
+                     "                int lanes;\n                const hd_f acc = reference_vector(col, &lanes);\n");
     add_lines(out, t->lines);
-    hd_text_add(out, "#undef HD_AT\n#undef HD_PUT\n#undef HD_SQUARES\n                (void)row, (void)acc;\n            }\n        }\n}\n\n");
+    hd_text_add(out, "                (void)row, (void)acc;\n            }\n        }\n}\n#undef HD_AT\n#undef HD_PUT\n#undef HD_SQUARES\n\n");
 }
 
 typedef struct files { int count; const char **source, **object; } files;
@@ -193,8 +198,8 @@ static void add_arguments(hd_text *out, const hd_model *m, const layout *at, con
         const hd_argument *arg = &s->argument[a];
         const bool merge = t->attention && a == s->arguments - 1;
         if (merge || (packed && a == 2)) hd_text_add(out, ", %s", own_bytes ? pointer(merge ? "float *" : "const float *", own) : "NULL");
-        else if (arg->text) hd_text_add(out, ", %" PRId64, t->attention ? 0 : t->chosen.product.m);
-        else hd_text_add(out, ", %s", pointer(arg->type, place(m, at, &arg->view)));
+        else if (a == 0 && !t->attention) hd_text_add(out, ", %" PRId64, t->chosen.product.m);
+        else hd_text_add(out, ", %s", arg->text && t->attention ? "0" : operand(m, at, arg));
     }
 }
 
@@ -246,7 +251,7 @@ static files write_files(const hd_model *m, const hd_program *p, const hd_step *
 
     hd_text table = { 0 }, list = { 0 };
     begin_file(&table, vl);
-    if (!t->attention) add_reference(&table, m, &at, s, t, vl);
+    if (!t->attention) add_reference(&table, m, &at, s, t);
     add_ranges(&table, m, &at, s);
     for (int i = 0; i < all_kernels; i++) {
         hd_text calls = { 0 };
@@ -270,15 +275,18 @@ static files write_files(const hd_model *m, const hd_program *p, const hd_step *
         }
         if (packed) {
             const int nv = trial[i].variant.product.nv;
-            const hd_kernel pack = { .template_name = "pack", .name = hd_format("pack_%d", i), .parameters = hd_format("transposed = %s, nv = %d", t->source_transposed ? "true" : "false", nv) };
-            hd_text_add(&table, "%s\nstatic void prepare_%d(const hd_run *run, unsigned char *block)\n{\n    pack_%d(run, %s, %s, %" PRId64 ", %" PRId64 ", %" PRId64 ");\n}\n\n", hd_kernel_text(x, &m->kernels, &pack), i, i,
-                        pointer("const float *", place(m, &at, &t->source)), pointer("float *", at.own[i]), t->chosen.product.n, t->chosen.product.k, t->source_ld);
+            const char *parameters = hd_format("transposed = %s, nv = %d", t->source_transposed ? "true" : "false", nv);
+            const hd_kernel pack = { .template_name = "pack", .name = hd_format("pack_%d", i), .parameters = parameters };
+            hd_text_add(&table, "%s\nstatic void prepare_%d(const hd_run *run, unsigned char *block)\n{\n    pack_%d(run, %s, %s, N, K, LD_B);\n}\n\n", hd_kernel_text(x, &m->kernels, &pack), i, i,
+                        pointer("const float *", place(m, &at, &t->source)), pointer("float *", at.own[i]));
         }
         hd_text_add(&table, "static void variant_%d(const hd_run *run, unsigned char *block)\n{\n%s}\n\n", i, calls.data ? calls.data : "");
         hd_text_add(&list, "    { %s, variant_%d },\n", packed ? hd_format("prepare_%d", i) : "NULL", i);
     }
-    hd_text_add(&table, "static const hd_variant variant[] = {\n%s};\nconst hd_measured hd_measured_problem = { %" PRId64 ", %" PRId64 ", %" PRId64 ", %d, (int)(sizeof range / sizeof *range), range, %d, variant, %s, %s, 5e-5 };\n", list.data,
-                at.bytes, at.local, at.local_bytes, threads, trials, setup ? "setup" : "NULL", t->attention ? "NULL" : "reference");
+    hd_text_add(&table, "static const hd_variant variant[] = {\n%s};\n", list.data);
+    hd_text_add(&table, "const hd_measured hd_measured_problem = {\n    .block_bytes = %" PRId64 ", .local_offset = %" PRId64 ", .local_bytes = %" PRId64 ", .threads = %d,\n", at.bytes, at.local, at.local_bytes, threads);
+    hd_text_add(&table, "    .ranges = (int)(sizeof range / sizeof *range), .range = range, .variants = %d, .variant = variant,\n", trials);
+    hd_text_add(&table, "    .setup = %s, .reference = %s, .tolerance = 5e-5\n};\n", setup ? "setup" : "NULL", t->attention ? "NULL" : "reference");
     add_file(&all, folder, "table", write_text(folder, "table", &table));
     add_file(&all, folder, "measure", hd_format("%s/measure.c", f->tune));
     add_file(&all, folder, "pool", hd_format("%s/pool.c", f->core));
@@ -306,7 +314,7 @@ static bool read_line(char *line, hd_trial *trial, int trials, const char **mach
     }
     if (sscanf(rest, "%lf %lf%n", &a, &b, &n) != 2 || (rest[n] && strcmp(rest + n, " slow")) || !(a > 0) || !(a < 1e13) || !(b >= 0)) return false;
     t->nanoseconds[number > 1] = a;
-    if (b > t->noise) t->noise = b;
+    t->noise[number > 1] = b;
     if (rest[n]) t->slow = true;
     return true;
 }
@@ -340,23 +348,26 @@ static const char *run_trials(hd_tuning *tuning, const char *program, hd_trial *
     return NULL;
 }
 
-static void forget(hd_trial *t) { t->nanoseconds[0] = t->nanoseconds[1] = t->noise = 0, t->dropped = NULL, t->slow = false; }
+static void forget(hd_trial *t) { t->nanoseconds[0] = t->nanoseconds[1] = t->noise[0] = t->noise[1] = 0, t->dropped = NULL, t->slow = false; }
 
-/* What was given up on one thread is taken to be as slow on all. */
+/* What was given up on one thread is taken to be as slow on all. Many threads count as much as one, but less where other
+ * programs disturb them: as the analytical choice's own noise says. */
 static void score(hd_trial *trial, int trials, int threads)
 {
     for (int i = 0; i < trials; i++) {
         hd_trial *t = &trial[i];
+        const double share = 0.5 * fmin(1, 0.05 / fmax(trial[0].noise[1], 1e-9));
         const bool both = threads > 1 && t->nanoseconds[1] > 0;
         t->score = INFINITY;
         if (!t->dropped && (!(t->nanoseconds[0] > 0) || (threads > 1 && !both && !t->slow))) t->dropped = "not timed";
         if (t->dropped || trial->dropped) continue;
         t->score = log(t->nanoseconds[0] / trial->nanoseconds[0]);
-        if (both) t->score = 0.5 * (t->score + log(t->nanoseconds[1] / trial->nanoseconds[1]));
+        if (both) t->score += share * (log(t->nanoseconds[1] / trial->nanoseconds[1]) - t->score);
     }
 }
 
-bool hd_measure(hd_tuning *tuning, const hd_model *m, const hd_program *p, const hd_step *s, hd_trial *trial, int trials, int threads, double seconds, double limit, const char **why)
+bool hd_measure(hd_tuning *tuning, const hd_model *m, const hd_program *p, const hd_step *s, hd_trial *trial, int trials, int threads, double seconds,
+                double limit, const char **why)
 {
     static const char *folder;
     static hd_expander *expander;
@@ -365,11 +376,13 @@ bool hd_measure(hd_tuning *tuning, const hd_model *m, const hd_program *p, const
     files all = write_files(m, p, s, trial, trials, threads, folder, expander);
     files wanted = { .source = HD_NEW_ARRAY(const char *, all.count), .object = HD_NEW_ARRAY(const char *, all.count) };
     const char **errors = HD_NEW_ARRAY(const char *, all.count);
+    bool *kept = HD_NEW_ARRAY(bool, all.count);
     for (int i = 0; i < all.count; i++) {
         if (access(all.object[i], R_OK) == 0 && !strstr(all.object[i], "/table.o")) continue;
+        kept[wanted.count] = strncmp(all.source[i], folder, strlen(folder)) != 0;
         wanted.source[wanted.count] = all.source[i], wanted.object[wanted.count++] = all.object[i];
     }
-    hd_cc_objects(tuning->options, m->target, wanted.count, wanted.source, wanted.object, errors);
+    hd_cc_objects(tuning->options, m->target, wanted.count, wanted.source, wanted.object, kept, errors);
     for (int i = 0; i < wanted.count; i++)
         if (errors[i]) {
             *why = hd_format("the C compiler failed on %s: %.300s", wanted.source[i], errors[i]);

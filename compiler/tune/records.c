@@ -16,8 +16,8 @@ enum { VERSION = 1, FIELDS = 10, MOST_FILE_BYTES = 64 << 20 };
 
 char *hd_record_text(const hd_record *r)
 {
-    return hd_format("%d | %s | %s | %s | %s | %s | %s | threads=%d | %s | ns=%.0f default_ns=%.0f noise=%.4f", VERSION, r->op, r->problem, r->machine, r->target, r->compiler, r->templates, r->threads, r->choice,
-                     r->nanoseconds, r->default_nanoseconds, r->noise);
+    return hd_format("%d | %s | %s | %s | %s | %s | %s | threads=%d | %s | ns=%.0f default_ns=%.0f noise=%.4f", VERSION, r->op, r->problem, r->machine,
+                     r->target, r->compiler, r->templates, r->threads, r->choice, r->nanoseconds, r->default_nanoseconds, r->noise);
 }
 
 const char *hd_record_parse(const char *line, hd_record *r)
@@ -46,7 +46,8 @@ const char *hd_record_parse(const char *line, hd_record *r)
     hd_record made = { .op = field[1], .problem = field[2], .machine = field[3], .target = field[4], .compiler = field[5], .templates = field[6], .choice = field[8] };
     if (sscanf(field[7], "threads=%d%n", &made.threads, &used) != 1 || field[7][used] || made.threads < 1) return "no tuning record: field 8 should be threads=NUMBER";
     used = 0;
-    if (sscanf(field[9], "ns=%lf default_ns=%lf noise=%lf%n", &made.nanoseconds, &made.default_nanoseconds, &made.noise, &used) != 3 || field[9][used] || !(made.nanoseconds > 0) || !(made.default_nanoseconds > 0))
+    const int numbers = sscanf(field[9], "ns=%lf default_ns=%lf noise=%lf%n", &made.nanoseconds, &made.default_nanoseconds, &made.noise, &used);
+    if (numbers != 3 || field[9][used] || !(made.nanoseconds > 0) || !(made.default_nanoseconds > 0))
         return "no tuning record: its last field should be ns=TIME default_ns=TIME noise=SHARE";
     *r = made;
     return NULL;
@@ -77,22 +78,26 @@ static char **lines_of(const char *path)
 
 void hd_records_read(hd_records *records, const char *path)
 {
+    enum { MOST_NAMED = 5 };
     char **line = lines_of(path);
+    int skipped = 0;
     for (int i = 0; line[i]; i++) {
         hd_record r;
         const char *wrong = hd_record_parse(line[i], &r);
-        if (wrong) hd_warn((hd_where){ path, i + 1 }, "%s; skipped", wrong);
+        if (wrong && skipped++ < MOST_NAMED) hd_warn((hd_where){ path, i + 1 }, "%s; skipped", wrong);
         if (wrong || !r.op) continue;
         r.file = path, r.line = i + 1;
         HD_PUSH(records->record, records->count, records->capacity, r);
     }
+    if (skipped > MOST_NAMED) hd_warn((hd_where){ path, 0 }, "%d more lines were skipped likewise", skipped - MOST_NAMED);
 }
 
 static bool same(const char *a, const char *b) { return !strcmp(a, b); }
 
 static bool same_key(const hd_record *a, const hd_record *b)
 {
-    return same(a->op, b->op) && same(a->problem, b->problem) && same(a->machine, b->machine) && same(a->target, b->target) && same(a->compiler, b->compiler) && same(a->templates, b->templates) && a->threads == b->threads;
+    return same(a->op, b->op) && same(a->problem, b->problem) && same(a->machine, b->machine) && same(a->target, b->target) && same(a->compiler, b->compiler)
+           && same(a->templates, b->templates) && a->threads == b->threads;
 }
 
 /* The folder of a database, made if it is not there, open. */
@@ -164,8 +169,8 @@ static const char *compiler_of(hd_tuning *t)
     if (t->compiler) return t->compiler;
     const char *identity = hd_cc_identity(t->options, t->target), *version = hd_cc_version(hd_cc_find(t->options->cc));
     const char *number = version + strcspn(version, "0123456789");
-    return t->compiler = hd_format("%s-%.*s-%016llx", strstr(version, "clang") ? "clang" : strstr(version, "gcc") || strstr(version, "GCC") || strstr(version, "Free Software") ? "gcc" : "cc",
-                                   (int)strspn(number, "0123456789."), number, (unsigned long long)hd_hash(identity, strlen(identity), 0));
+    const char *kind = strstr(version, "clang") ? "clang" : strstr(version, "gcc") || strstr(version, "GCC") ? "gcc" : "cc";
+    return t->compiler = hd_format("%s-%.*s-%016llx", kind, (int)strspn(number, "0123456789."), number, (unsigned long long)hd_hash(identity, strlen(identity), 0));
 }
 
 /* Comment lines of templates leave no trace in kernels. */
@@ -185,22 +190,24 @@ static uint64_t hash_file(const char *path, uint64_t seed)
 static const char *templates_of(hd_tuning *t, const char *op)
 {
     static const char *const product[] = { "product.c.tmpl", NULL };
-    static const char *const attention[] = { "attention.tmpl", "attention_fwd.c.tmpl", "attention_bwd.c.tmpl", "attention_tiles.tmpl", "attention_rows.tmpl", "attention_rows_fwd.c.tmpl", "attention_rows_bwd.c.tmpl",
-                                             "attention_edges.tmpl", "attention_edges_fwd.c.tmpl", "attention_edges_bwd.c.tmpl", "attention_stencil.tmpl", "attention_stencil_kept.tmpl",
-                                             "attention_stencil_fwd.c.tmpl", "attention_stencil_bwd.c.tmpl", NULL };
+    static const char *const attention[] = {
+        "attention.tmpl", "attention_tiles.tmpl", "attention_fwd.c.tmpl", "attention_bwd.c.tmpl", "attention_rows.tmpl", "attention_rows_fwd.c.tmpl", "attention_rows_bwd.c.tmpl",
+        "attention_edges.tmpl", "attention_edges_fwd.c.tmpl", "attention_edges_bwd.c.tmpl", "attention_stencil.tmpl", "attention_stencil_kept.tmpl", "attention_stencil_fwd.c.tmpl",
+        "attention_stencil_bwd.c.tmpl", NULL };
     const int which = !same(op, "product");
     if (t->templates[which]) return t->templates[which];
     const hd_folders *f = hd_folders_find();
     uint64_t hash = 0;
     for (const char *const *name = which ? attention : product; *name; name++) hash = hash_file(hd_format("%s/%s", f->templates, *name), hash);
-    static const char *const core[] = { "hd_core.h", "hd_vec.h", "hd_math.h" };
+    static const char *const core[] = { "hd_core.h", "hd_vec.h", "hd_math.h", "hd_random.h" };
     for (unsigned i = 0; i < sizeof core / sizeof *core; i++) hash = hash_file(hd_format("%s/%s", f->core, core[i]), hash);
     return t->templates[which] = hd_format("templates=%016llx", (unsigned long long)hash);
 }
 
 hd_record hd_tuning_key(hd_tuning *t, const char *op, const char *problem)
 {
-    return (hd_record){ .op = op, .problem = problem, .machine = t->machine, .target = t->target_text, .compiler = compiler_of(t), .templates = templates_of(t, op), .threads = t->threads };
+    return (hd_record){ .op = op, .problem = problem, .machine = t->machine, .target = t->target_text, .compiler = compiler_of(t), .templates = templates_of(t, op),
+                        .threads = t->threads };
 }
 
 const hd_record *hd_tuning_find(hd_tuning *t, const char *op, const char *problem)
@@ -260,7 +267,8 @@ void hd_tuning_explain(const hd_tuning *t)
     }
     const struct { int count; const char *why; } passed[] = {
         { t->foreign_machine, hd_format("for another CPU (this: %s)", t->machine) }, { t->foreign_target, hd_format("for another target (this: %s)", t->target_text) },
-        { t->foreign_compiler, hd_format("for another compiler or other flags (this: %s)", t->compiler) }, { t->foreign_templates, "for other kernel sources" }, { t->refused, "whose choice does not fit" },
+        { t->foreign_compiler, hd_format("for another compiler or other flags (this: %s)", t->compiler) },
+        { t->foreign_templates, "for other kernel sources" }, { t->refused, "whose choice does not fit" },
     };
     for (unsigned i = 0; i < sizeof passed / sizeof *passed; i++)
         if (passed[i].count) fprintf(stderr, "tuning: %d record%s ignored, %s\n", passed[i].count, passed[i].count == 1 ? "" : "s", passed[i].why);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LL(x) ((long long)(x))
+
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -42,7 +44,8 @@ static bool no_tiles(const hd_product *p, int vl) { return p->b_kind == HD_B_TRA
 static const char *misfit(const hd_product *p, const int64_t *v, const hd_product_target *t)
 {
     if (v[MR] < 1 || v[NV] < 1 || v[MR] > t->registers || v[NV] > t->registers) return "a tile has 1 row and 1 vector at least";
-    if (!no_tiles(p, t->vl) && v[MR] * v[NV] + v[NV] + 1 > t->registers) return hd_format("a tile of %d x %d vectors needs more than %d registers", (int)v[MR], (int)v[NV], t->registers);
+    if (!no_tiles(p, t->vl) && v[MR] * v[NV] + v[NV] + 1 > t->registers)
+        return hd_format("a tile of %d x %d vectors needs more than %d registers", (int)v[MR], (int)v[NV], t->registers);
     if (p->nv_packed && v[NV] != p->nv_packed) return hd_format("B is packed in panels of %d vectors", p->nv_packed);
     const int64_t nr = v[NV] * t->vl, tiles = ceil_div(p->m, v[MR]), panels = ceil_div(p->n, nr);
     if (v[KC] < 1 || v[KC] > p->k) return "kc is 1 to k";
@@ -68,8 +71,8 @@ const char *hd_product_choice(const hd_product *p)
 
 const char *hd_product_parameters(const hd_product *p)
 {
-    return hd_format("mr = %d, nv = %d, kc = %" PRId64 ", mc = %" PRId64 ", nc = %" PRId64 ", slots_m = %" PRId64 ", slots_n = %" PRId64 ", slots = %" PRId64 ", ahead = %d, copy_a = %s, local_bytes = %lld", p->mr, p->nv, p->kc,
-                     p->mc, p->nc, p->slots_m, p->slots_n, p->slots, p->ahead, p->copy_a ? "true" : "false", (long long)p->local_bytes);
+    return hd_format("mr = %d, nv = %d, kc = %lld, mc = %lld, nc = %lld, slots_m = %lld, slots_n = %lld, slots = %lld, ahead = %d, copy_a = %s, local_bytes = %lld", p->mr, p->nv,
+                     LL(p->kc), LL(p->mc), LL(p->nc), LL(p->slots_m), LL(p->slots_n), LL(p->slots), p->ahead, p->copy_a ? "true" : "false", LL(p->local_bytes));
 }
 
 bool hd_product_apply(hd_product *p, const char *choice, const hd_product_target *t, const char **why)
@@ -96,8 +99,9 @@ static const char *const kinds[] = { "packed", "natural", "transposed" };
 
 static const char *problem_of(const hd_product *p, int nv_packed, int64_t stride_a, int64_t stride_b, const char *epilogue)
 {
-    return hd_format("m=%" PRId64 " n=%" PRId64 " k=%" PRId64 " a=%s ld_a=%" PRId64 " b=%s ld_b=%" PRId64 " nv_packed=%d batch=%" PRId64 " stride_a=%" PRId64 " stride_b=%" PRId64 " epilogue=%s", p->m, p->n, p->k,
-                     p->trans_a ? "transposed" : "natural", p->ld_a, kinds[p->b_kind], p->b_kind == HD_B_PACKED ? 0 : p->ld_b, nv_packed, p->batch, stride_a, stride_b, epilogue);
+    return hd_format("m=%lld n=%lld k=%lld a=%s ld_a=%lld b=%s ld_b=%lld nv_packed=%d batch=%lld stride_a=%lld stride_b=%lld epilogue=%s", LL(p->m), LL(p->n), LL(p->k),
+                     p->trans_a ? "transposed" : "natural", LL(p->ld_a), kinds[p->b_kind], LL(p->b_kind == HD_B_PACKED ? 0 : p->ld_b), nv_packed, LL(p->batch), LL(stride_a),
+                     LL(stride_b), epilogue);
 }
 
 /* The vectors in a panel that the product would choose if nobody had packed B before. */
@@ -112,7 +116,8 @@ static int free_width(hd_tuning *tuning, const hd_product *p, const hd_product_t
     return own.nv;
 }
 
-hd_tunable *hd_tune_product(hd_tuning *tuning, hd_product *p, const hd_product_target *t, int64_t stride_a, int64_t stride_b, const char *epilogue, const char *arguments, const char *lines)
+hd_tunable *hd_tune_product(hd_tuning *tuning, hd_product *p, const hd_product_target *t, int64_t stride_a, int64_t stride_b, const char *epilogue,
+                            const char *arguments, const char *lines)
 {
     hd_tunable *made = HD_NEW(hd_tunable);
     const char *unique = hd_format("%s-%016llx", epilogue, (unsigned long long)hd_hash(arguments, strlen(arguments), hd_hash(lines, strlen(lines), 0)));
@@ -126,8 +131,8 @@ hd_tunable *hd_tune_product(hd_tuning *tuning, hd_product *p, const hd_product_t
     if (made->record && !hd_product_apply(p, made->record->choice, t, &why)) hd_tuning_refuse(tuning, made->record, why), made->record = NULL;
     made->chosen.product = *p;
     made->lines = lines;
-    made->before = hd_format("m = %" PRId64 ", n = %" PRId64 ", k = %" PRId64 ", ld_a = %" PRId64 ", trans_a = %s, b_kind = \"%s\", ld_b = %" PRId64 ", batch = %" PRId64 ", stride_a = %" PRId64 ", stride_b = %" PRId64 ", ", p->m, p->n, p->k,
-                             p->ld_a, p->trans_a ? "true" : "false", kinds[p->b_kind], p->ld_b, p->batch, stride_a, stride_b);
+    made->before = hd_format("m = %lld, n = %lld, k = %lld, ld_a = %lld, trans_a = %s, b_kind = \"%s\", ld_b = %lld, batch = %lld, stride_a = %lld, stride_b = %lld, ", LL(p->m),
+                             LL(p->n), LL(p->k), LL(p->ld_a), p->trans_a ? "true" : "false", kinds[p->b_kind], LL(p->ld_b), LL(p->batch), LL(stride_a), LL(stride_b));
     made->after = hd_format(", arguments = %s, epilogue = %s", arguments, lines);
     return made;
 }
@@ -243,7 +248,8 @@ static void add_slots(list *l, int side)
         get(p, v);
         v[side] = counts[i];
         const int64_t slots = p->batch * v[SLOTS_M] * v[SLOTS_N];
-        if (v[side] > (side == SLOTS_M ? tiles : panels) || (slots < least(l->target->threads, 4) && work > 1e6 && slots < p->slots) || (slots > 4 && work / (double)slots < 2e5 && slots > p->slots)) continue;
+        const bool too_few = slots < least(l->target->threads, 4) && work > 1e6, too_many = slots > 4 && work / (double)slots < 2e5;
+        if (v[side] > (side == SLOTS_M ? tiles : panels) || (too_few && slots < p->slots) || (too_many && slots > p->slots)) continue;
         if (all) v[NC] = nr * ceil_div(panels, v[SLOTS_N]);
         add(l, v);
     }
@@ -275,8 +281,8 @@ static void add_copy(list *l)
 int hd_product_moves(const hd_product *from, const hd_product_target *target, int coordinate, hd_product *to, int room, const char **name, bool *threads)
 {
     static const struct { const char *name; void (*add)(list *); bool threads; } coordinates[] = {
-        { "tile", add_tiles, false }, { "block of k", add_depths, false }, { "slots of columns", add_slots_n, true }, { "group of panels", add_groups, false }, { "slots of rows", add_slots_m, true },
-        { "copy of A", add_copy, false }, { "fetch ahead", add_ahead, false },
+        { "tile", add_tiles, false }, { "block of k", add_depths, false }, { "slots of columns", add_slots_n, true }, { "group of panels", add_groups, false },
+        { "slots of rows", add_slots_m, true }, { "copy of A", add_copy, false }, { "fetch ahead", add_ahead, false },
     };
     if (coordinate >= (int)(sizeof coordinates / sizeof *coordinates)) return -1;
     list l = { to, 0, room, target, from };

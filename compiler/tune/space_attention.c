@@ -1,11 +1,10 @@
 /* The choices of attention: which kernels, how wide their blocks are, how many keys they take at a time. */
 #include "tune.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char *const names[] = { [HD_ATTENTION_ANY] = "any", [HD_ATTENTION_TILES] = "tiles", [HD_ATTENTION_ROWS] = "rows", [HD_ATTENTION_STENCIL] = "stencil", [HD_ATTENTION_EDGES] = "edges" };
+static const char *const names[] = { "any", "tiles", "rows", "stencil", "edges" };      /* by hd_attention_kernels */
 enum { NAMES = sizeof names / sizeof *names };
 
 const char *hd_attention_choice_text(const hd_attention_choice *c) { return hd_format("kernels=%s width=%d chunk=%d", names[c->kernels], c->width, c->chunk); }
@@ -45,8 +44,9 @@ static const char *problem_of(const hd_attention *a, bool backward, const hd_att
     for (int i = 0; i < plan->phases; i++) hash = hd_hash(plan->phase[i].parameters, strlen(plan->phase[i].parameters) + 1, hash);
     known = hd_grow(known, count, &capacity, sizeof *known);
     known[count].phase = plan->phase;
-    return known[count++].problem = hd_format("%s batch=%" PRId64 " heads=%" PRId64 " kv_heads=%" PRId64 " head_dim=%" PRId64 " queries=%" PRId64 " keys=%" PRId64 " pairs=%" PRId64 " all=%016llx", backward ? "backward" : "forward",
-                                              a->batch, a->heads, a->kv_heads, a->head_dim, a->queries, a->keys, a->cover[0]->kept_pairs, (unsigned long long)hash);
+    const long long sizes[] = { a->batch, a->heads, a->kv_heads, a->head_dim, a->queries, a->keys, a->cover[0]->kept_pairs };
+    return known[count++].problem = hd_format("%s batch=%lld heads=%lld kv_heads=%lld head_dim=%lld queries=%lld keys=%lld pairs=%lld all=%016llx", backward ? "backward" : "forward",
+                                              sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], (unsigned long long)hash);
 }
 
 hd_tunable *hd_tune_attention(hd_tuning *tuning, hd_attention *a, const hd_target *target, bool backward, const hd_attention_plan *analytical)
@@ -55,7 +55,7 @@ hd_tunable *hd_tune_attention(hd_tuning *tuning, hd_attention *a, const hd_targe
     hd_tunable *made = HD_NEW(hd_tunable);
     made->op = "attention", made->problem = problem_of(a, backward, analytical);
     made->attention = memcpy(HD_NEW(hd_attention), a, sizeof *a);
-    made->machine = target, made->backward = backward;
+    made->machine = target, made->backward = backward, made->phases = analytical->phases;
     made->analytical.attention = made->chosen.attention = (hd_attention_choice){ kernels_of(analytical), 0, 0 };
     made->record = hd_tuned(tuning, made->op, made->problem);
     if (!made->record) return made;

@@ -2,9 +2,10 @@
  *
  * For each operator a descent along one coordinate at a time (tile, block of k, slots, ...): all candidates of a coordinate
  * are timed against the analytical choice and the incumbent in one program, by turns, and the best takes over when it is
- * better by more than the noise; on one thread, and on all where that matters (slots, and the end). After a round without change, or when the operator's share of the time is spent, the
- * finalists are timed once more, longer. A descent needs tens of variants where a grid needs thousands, and what the
- * analytical choice leaves to be won is near it. Every improvement is written at once: nothing is lost by an interruption. */
+ * better by more than the noise; on one thread, and on all where that matters (slots, and the end). After a round without
+ * change, or when the operator's share of the time is spent, the finalists are timed once more, longer. A descent needs tens
+ * of variants where a grid needs thousands, and what the analytical choice leaves to be won is near it. Every improvement is
+ * written at once: nothing is lost by an interruption. */
 #include "tune.h"
 #include "../driver/driver.h"
 
@@ -15,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_TRIALS = 12, MOST_MOVES = 192, FINALISTS = 3 };
+enum { MOST_TRIALS = 12, MOST_MOVES = 192, FINALISTS = 3, MOST_FAILURES = 3 };
 static const double least_gain = 0.004,          /* below it nothing is worth a change */
                     usual_minutes = 5,
                     multiply_adds = 50e9, bytes_a_second = 8e9;      /* for shares of time only */
@@ -31,7 +32,12 @@ static double seconds(void)
 typedef struct work { const hd_program *program; const hd_step *step; int calls; double estimate; bool done; } work;
 typedef struct works { int count, capacity; work *item; } works;
 
-static double estimate(const hd_step *s) { return s->flops / 2 / multiply_adds + s->bytes / bytes_a_second; }
+/* Attention passes exponentials and partial tiles too: half as fast as products. */
+static double estimate(const hd_step *s)
+{
+    const int phases = s->tunable->attention ? 2 * s->tunable->phases : 1;
+    return phases * (s->flops / 2 / multiply_adds + s->bytes / bytes_a_second);
+}
 
 static works gather(const hd_model *m)
 {
@@ -55,6 +61,7 @@ typedef struct search {
     const work *work;
     const char *database;
     double begun, until, ends;             /* of this operator, of all */
+    int number, numbers;                   /* of the operator, for the progress line */
     bool explain, worst;                   /* worst: the analytical choice is only compared with, never taken */
     int most;                              /* variants, or 0 */
     hd_trial best, analytical;
@@ -107,7 +114,7 @@ static void store(search *s)
 {
     hd_record r = hd_tuning_key(s->tuning, s->work->step->tunable->op, s->work->step->tunable->problem);
     r.choice = s->best.choice;
-    r.nanoseconds = s->best.nanoseconds[0], r.default_nanoseconds = s->analytical.nanoseconds[0], r.noise = s->best.noise;
+    r.nanoseconds = s->best.nanoseconds[0], r.default_nanoseconds = s->analytical.nanoseconds[0], r.noise = s->best.noise[0];
     hd_records_store(s->database, &r, 1);
 }
 
@@ -116,8 +123,19 @@ static void explain(const search *s, const hd_trial *t)
     if (!s->explain) return;
     if (t->dropped) { printf("    %-76s dropped: %s\n", t->choice, t->dropped); return; }
     const char *all = s->tuning->threads == 1 ? "" : t->nanoseconds[1] > 0 ? hd_format(" %10.1f us", t->nanoseconds[1] / 1e3) : "              ";
-    printf("    %-76s %10.1f us%s  %+6.1f %%  %s\n", t->choice, t->nanoseconds[0] / 1e3, all, 100 * (exp(t->score) - 1), t->slow ? "given up" : hd_format("noise %.1f %%", 100 * t->noise));
+    const char *noise = t->slow ? "given up" : hd_format("noise %.1f %%", 100 * fmax(t->noise[0], t->noise[1]));
+    printf("    %-76s %10.1f us%s  %+6.1f %%  %s\n", t->choice, t->nanoseconds[0] / 1e3, all, 100 * (exp(t->score) - 1), noise);
 }
+
+/* On a terminal, where no lines of --explain go. */
+static void show_progress(const search *s, int trials)
+{
+    if (s->explain || !isatty(2)) return;
+    const double left = fmax(0, s->ends - seconds());
+    fprintf(stderr, "\r\033[Koperator %d of %d, %.0f s left: %.60s: %d timed, %d more", s->number, s->numbers, left, s->work->step->label, s->timed, trials);
+}
+
+static void end_progress(const search *s) { if (!s->explain && isatty(2)) fputs("\r\033[K", stderr); }
 
 /* Times the analytical choice, the incumbent and candidates; true when one of them takes over. */
 static bool compare(search *s, const hd_variant *candidate, int candidates, int threads, double time, const char **why)
@@ -129,6 +147,7 @@ static bool compare(search *s, const hd_variant *candidate, int candidates, int 
     const int incumbent = n - 1;
     for (int i = 0; i < candidates; i++) trial[n++] = trial_of(s->work->step->tunable, &candidate[i]);
     const double left = s->ends - seconds();
+    show_progress(s, n);
     if (!hd_measure(s->tuning, s->model, s->work->program, s->work->step, trial, n, threads, time, (left > 0 ? left : 0) + 5, why)) return false;
     s->analytical = trial[0];
     for (int i = 0; i < n; i++) {
@@ -139,7 +158,7 @@ static bool compare(search *s, const hd_variant *candidate, int candidates, int 
     s->best = trial[incumbent];
     int best = incumbent;
     for (int i = s->worst; i < n; i++) if (trial[i].score < trial[best].score) best = i;
-    const double noise = fmin(0.02, fmax(trial[best].noise, trial[incumbent].noise) / 4);
+    const double noise = fmin(0.02, fmax(trial[best].noise[threads > 1], trial[incumbent].noise[threads > 1]) / 4);
     if (best == incumbent || (!trial[incumbent].dropped && trial[incumbent].score - trial[best].score < fmax(least_gain, noise))) return false;
     s->best = trial[best];
     return true;
@@ -153,6 +172,13 @@ static double time_of(const search *s, int trials)
 }
 
 static bool enough(const search *s) { return seconds() >= s->until || (s->most && s->timed >= s->most); }
+
+/* Variants in one program: each width of panels is another copy of B. */
+static int at_once(const hd_variant *v)
+{
+    const size_t room = (size_t)512 << 20, copies = v->product.packed_bytes ? room / v->product.packed_bytes : MOST_TRIALS;
+    return copies < 3 ? 3 : copies < MOST_TRIALS ? (int)copies : MOST_TRIALS;
+}
 
 /* Moves along each coordinate in turn until none helps or the time is up. Returns false when nothing could be timed. */
 static bool descend(search *s, const char **why)
@@ -170,7 +196,7 @@ static bool descend(search *s, const char **why)
             for (int i = 0; i < moves; i++) if (!seen(s, choice_of(t, &move[i]))) move[fresh++] = move[i];
             if (s->explain && fresh) printf("  %s\n", name);
             for (int first = 0, count; first < fresh && !enough(s); first += count) {
-                count = fresh - first < MOST_TRIALS ? fresh - first : MOST_TRIALS;
+                count = fresh - first < at_once(&move[first]) ? fresh - first : at_once(&move[first]);
                 if (s->most && count > s->most - s->timed) count = s->most - s->timed;
                 const bool better = compare(s, &move[first], count, threads ? s->tuning->threads : 1, time_of(s, count + 2), why);
                 if (*why) return false;
@@ -211,9 +237,13 @@ static bool tune_operator(search *s)
     if (s->explain) printf("%s\n  %s\n", label_of(s->work), t->problem);
     compare(s, NULL, 0, 1, time_of(s, 2), &why);
     if (!why && descend(s, &why)) decide(s, &why);
-    if (why) { hd_warn(s->work->step->where, "%s cannot be tuned: %s", t->op, why); return false; }
-    printf("%5.0f s  %-72.72s %9.1f us  %9.1f us by default  %5.1f %%  %d timed%s\n", seconds() - s->begun, s->work->step->label, s->best.nanoseconds[0] / 1e3, s->analytical.nanoseconds[0] / 1e3, 100 * (1 - exp(s->best.score)), s->timed,
-           s->dropped ? hd_format(", %d dropped", s->dropped) : "");
+    end_progress(s);
+    if (why) {
+        hd_warn(s->work->step->where, "%s cannot be tuned: %s", t->op, why);
+        return false;
+    }
+    printf("%5.0f s  %-72.72s %9.1f us  %9.1f us by default  %5.1f %%  %d timed%s\n", seconds() - s->begun, s->work->step->label, s->best.nanoseconds[0] / 1e3,
+           s->analytical.nanoseconds[0] / 1e3, 100 * (1 - exp(s->best.score)), s->timed, s->dropped ? hd_format(", %d dropped", s->dropped) : "");
     fflush(stdout);
     return true;
 }
@@ -223,7 +253,8 @@ int hd_command_tune(const hd_options *given)
     hd_options o = *given;
     const double begun = seconds(), budget = 60 * (o.minutes > 0 ? o.minutes : usual_minutes);
     if (o.start && strcmp(o.start, "worst") && strcmp(o.start, "default")) hd_fail((hd_where){ "--start", 0 }, "\"%s\" is no place to begin; default or worst", o.start);
-    if (o.start && !strcmp(o.start, "worst") && !o.database) hd_fail((hd_where){ "--start", 0 }, "worst is for checks of the search; --database FILE takes its records, so that none are used by mistake");
+    if (o.start && !strcmp(o.start, "worst") && !o.database)
+        hd_fail((hd_where){ "--start", 0 }, "worst is for checks of the search; --database FILE takes its records, so that none are used by mistake");
     if (o.cpu && !strcmp(o.cpu, "generic")) hd_fail((hd_where){ "--cpu", 0 }, "records are of a machine; generic is none");
     if (o.runner && !o.runner[strspn(o.runner, " \t")]) hd_fail((hd_where){ "--runner", 0 }, "needs a command, such as qemu-aarch64");
     const char *database = hd_tuning_file(&o);
@@ -249,12 +280,14 @@ int hd_command_tune(const hd_options *given)
         }
         const double now = seconds(), rest = begun + budget - now;
         if (next < 0 || rest <= 0) break;
-        search s = { .tuning = m->kernels.tuning, .model = m, .work = &all.item[next], .database = database, .begun = begun, .ends = begun + budget, .explain = o.explain, .worst = worst, .most = o.trials };
+        search s = { .tuning = m->kernels.tuning, .model = m, .work = &all.item[next], .database = database, .begun = begun, .ends = begun + budget,
+                     .explain = o.explain, .worst = worst, .most = o.trials, .number = dones + 1, .numbers = all.count };
         /* Small operators need as many variants as large ones: shares go by the square root of the time they take. */
         double roots = 0;
         for (int i = 0; i < all.count; i++) if (!all.item[i].done) roots += sqrt(all.item[i].estimate);
         s.until = now + rest * fmax(sqrt(all.item[next].estimate) / roots, fmin(1, 8 / rest));
-        if (!tune_operator(&s)) failed++;
+        if (!tune_operator(&s) && ++failed == MOST_FAILURES && failed == dones + 1)
+            hd_fail((hd_where){ o.spec, 0 }, "the first %d operators cannot be tuned, so no more are tried", failed);
         HD_PUSH(done, dones, done_capacity, all.item[next].step->tunable->problem);
         if (o.runner && !o.cpu) o.cpu = m->kernels.tuning->machine;
         m = hd_compile_again(&o, m);

@@ -6,7 +6,8 @@
  *
  * A database is text, one record per line, fields between " | ":
  *
- *   1 | product | m=128 n=512 ... | GenuineIntel-6-85-7 l1=.. l2=.. l3=.. | vl=16 ... | clang-22.1.8-1a2b | templates=3c4d | threads=2 | mr=8 nv=3 ... | ns=.. default_ns=.. noise=..
+ *   1 | product | m=128 n=512 ... | GenuineIntel-6-85-7 l1=.. l2=.. l3=.. | vl=16 ... | clang-22.1.8-1a2b | templates=3c4d |
+ *   threads=2 | mr=8 nv=3 ... | ns=.. default_ns=.. noise=..                                      (all of that one line)
  *   version, operator, its constants, machine, target, compiler and flags, kernel sources, threads, choice, times
  *
  * All but the last three must be equal for a record to be used; one timed with other numbers of threads is taken where none
@@ -92,10 +93,12 @@ typedef struct hd_tunable {
     const hd_attention *attention;
     const hd_target *machine;
     bool backward;
+    int phases;                          /* of the plan by estimates */
 } hd_tunable;
 
 /* After hd_product_choose: takes a record's choice where one fits. */
-hd_tunable *hd_tune_product(hd_tuning *, hd_product *, const hd_product_target *, int64_t stride_a, int64_t stride_b, const char *epilogue, const char *arguments, const char *lines);
+hd_tunable *hd_tune_product(hd_tuning *, hd_product *, const hd_product_target *, int64_t stride_a, int64_t stride_b, const char *epilogue,
+                            const char *arguments, const char *lines);
 /* After the plan by estimates: sets attention->choice where a record fits. NULL where there is nothing to time. */
 hd_tunable *hd_tune_attention(hd_tuning *, hd_attention *, const hd_target *, bool backward, const hd_attention_plan *analytical);
 
@@ -121,15 +124,17 @@ hd_attention_plan hd_attention_plan_of(const hd_tunable *, const hd_attention_ch
 typedef struct hd_trial {
     const char *choice;
     hd_variant variant;
-    double nanoseconds[2], noise;        /* on one thread and on all; 0: not timed */
+    double nanoseconds[2], noise[2];     /* on one thread and on all; 0: not timed */
     double score;                        /* log of the time over the analytical choice's, mean over the threads; INFINITY: dropped */
     bool slow;                           /* so far behind that it was given up: its times are rough */
     const char *dropped;                 /* why, or NULL */
 } hd_trial;
 
 /* Compiles, checks and times trials of one step against each other; the first is the analytical choice. Fills times, scores and
- * reasons. threads: timed on one, and on so many if that is more. seconds: for timing them all on one number of threads; limit: after which the program is killed. Returns false when nothing could be measured, with the reason. */
-bool hd_measure(hd_tuning *, const hd_model *, const hd_program *, const hd_step *, hd_trial *, int trials, int threads, double seconds, double limit, const char **why);
+ * reasons. threads: timed on one, and on so many if that is more. seconds: for timing them all on one number of threads; limit:
+ * after which the program is killed. Returns false when nothing could be measured, with the reason. */
+bool hd_measure(hd_tuning *, const hd_model *, const hd_program *, const hd_step *, hd_trial *, int trials, int threads, double seconds, double limit,
+                const char **why);
 int hd_command_tune(const struct hd_options *);
 
 #endif

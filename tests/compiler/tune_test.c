@@ -34,8 +34,8 @@ static int folder(void **state)
 
 static hd_record example(void)
 {
-    return (hd_record){ .op = "product", .problem = "m=1 n=2 k=3", .machine = "Vendor-1-2-3 l1=1 l2=2 l3=3", .target = "vl=16 registers=32", .compiler = "clang-22.1.8-00ff", .templates = "templates=12ab",
-                        .threads = 4, .choice = "mr=8 nv=3", .nanoseconds = 1234, .default_nanoseconds = 2345, .noise = 0.0123 };
+    return (hd_record){ .op = "product", .problem = "m=1 n=2 k=3", .machine = "Vendor-1-2-3 l1=1 l2=2 l3=3", .target = "vl=16 registers=32",
+                        .compiler = "clang-22.1.8-00ff", .templates = "templates=12ab", .threads = 4, .choice = "mr=8 nv=3", .nanoseconds = 1234, .default_nanoseconds = 2345, .noise = 0.0123 };
 }
 
 static void a_record_reads_back_as_it_was_written(void **state)
@@ -89,6 +89,38 @@ static void wrong_lines_are_named_and_other_lines_stay(void **state)
     assert_string_equal(text_of(HERE "/damaged.txt"), hd_format("%s%s\n", text, good));
 }
 
+/* Lines with bytes changed, cut and repeated: refused or read, never followed into a wrong place. */
+static void damaged_lines_do_no_harm(void **state)
+{
+    (void)state;
+    hd_record r = example();
+    r.choice = "mr=8 nv=3 kc=64 nc=96 slots_m=1 slots_n=1 ahead=8 copy_a=0";
+    const char *good = hd_record_text(&r);
+    const hd_product_target target = { 16, 32, 32 << 10, 1 << 20, 16 << 20, 2 };
+    const size_t length = strlen(good);
+    uint32_t dice = 1;
+    int read = 0;
+    for (int i = 0; i < 20000; i++) {
+        char *line = hd_strdup(good);
+        for (int k = 0; k < 1 + i % 3; k++) {
+            dice = dice * 1664525u + 1013904223u;
+            line[(dice >> 8) % length] = (dice >> 28) % 4 ? (char)('0' + (dice >> 20) % 10) : (char)(dice >> 24);
+        }
+        if (i % 7 == 0) line[(dice >> 4) % length] = 0;
+        hd_record got;
+        if (hd_record_parse(line, &got) || !got.op) continue;
+        read++;
+        hd_product p = { .m = 48, .n = 96, .k = 64, .batch = 1, .ld_a = 64, .ld_b = 64, .b_kind = HD_B_PACKED };
+        const char *why;
+        hd_product_choose(&p, &target);
+        if (!hd_product_apply(&p, got.choice, &target, &why)) continue;
+        assert_in_range(p.mr * p.nv + p.nv + 1, 1, target.registers);
+        assert_in_range(p.slots, 1, 4096);
+        assert_in_range(p.kc, 1, p.k);
+    }
+    assert_in_range(read, 100, 20000);
+}
+
 static void the_last_of_equal_records_stays(void **state)
 {
     (void)state;
@@ -117,7 +149,8 @@ static void candidates_fit_and_choices_that_do_not_are_refused(void **state)
         for (int at = 0; at < SIZES * SIZES * SIZES * 6; at++) {
             const hd_product_target target = { vl, vl == 16 ? 32 : 16, 32 << 10, 1 << 20, 16 << 20, 2 };
             const int rest = at / SIZES / SIZES / SIZES;
-            hd_product p = { .m = sizes[at % SIZES], .n = sizes[at / SIZES % SIZES], .k = sizes[at / SIZES / SIZES % SIZES], .batch = 1, .b_kind = (hd_product_kind)(rest % 3), .trans_a = rest / 3 };
+            hd_product p = { .m = sizes[at % SIZES], .n = sizes[at / SIZES % SIZES], .k = sizes[at / SIZES / SIZES % SIZES], .batch = 1 };
+            p.b_kind = (hd_product_kind)(rest % 3), p.trans_a = rest / 3;
             p.ld_a = p.trans_a ? p.m : p.k, p.ld_b = p.b_kind == HD_B_TRANSPOSED ? p.k : p.n;
             hd_product_choose(&p, &target);
             const hd_product worst = hd_product_worst(&p, &target);
@@ -126,7 +159,8 @@ static void candidates_fit_and_choices_that_do_not_are_refused(void **state)
                 const char *why, *name;
                 bool threads;
                 hd_product same = p;
-                if (!hd_product_apply(&same, hd_product_choice(from[f]), &target, &why)) fail_msg("%s of %dx%dx%d: %s", hd_product_choice(from[f]), (int)p.m, (int)p.n, (int)p.k, why);
+                if (!hd_product_apply(&same, hd_product_choice(from[f]), &target, &why))
+                    fail_msg("%s of %dx%dx%d: %s", hd_product_choice(from[f]), (int)p.m, (int)p.n, (int)p.k, why);
                 assert_string_equal(hd_product_parameters(&same), hd_product_parameters(from[f]));
                 for (int coordinate = 0, n; (n = hd_product_moves(from[f], &target, coordinate, move, 256, &name, &threads)) >= 0; coordinate++)
                     for (int i = 0; i < n; i++) {
@@ -150,7 +184,8 @@ static void candidates_fit_and_choices_that_do_not_are_refused(void **state)
         hd_product_choose(&p, &target);
         const hd_product before = p;
         const char *why = "";
-        if (hd_product_apply(&p, bad[i].choice, &target, &why) || !strstr(why, bad[i].why)) fail_msg("\"%s\" should be refused with \"%s\", not \"%s\"", bad[i].choice, bad[i].why, why);
+        if (hd_product_apply(&p, bad[i].choice, &target, &why) || !strstr(why, bad[i].why))
+            fail_msg("\"%s\" should be refused with \"%s\", not \"%s\"", bad[i].choice, bad[i].why, why);
         assert_memory_equal(&p, &before, sizeof p);
     }
 }
@@ -224,7 +259,8 @@ static void foreign_records_are_ignored_and_said_under_v(void **state)
 {
     (void)state;
     const hd_record mine = tuned();
-    static const struct { const char *why; int field; } cases[] = { { "for another CPU", 0 }, { "for another target", 1 }, { "for another compiler", 2 }, { "for other kernel sources", 3 } };
+    static const struct { const char *why; int field; } cases[] = {
+        { "for another CPU", 0 }, { "for another target", 1 }, { "for another compiler", 2 }, { "for other kernel sources", 3 } };
     for (int i = 0; i < 4; i++) {
         hd_record r = mine;
         const char **const field[] = { &r.machine, &r.target, &r.compiler, &r.templates };
@@ -249,10 +285,46 @@ static void foreign_records_are_ignored_and_said_under_v(void **state)
     assert_says("no tuning record fits any of 1 operators");
 }
 
+/* Kernels of every kind, forward and backward, give what the estimated ones give, and a program made with their records is right. */
+static void attention_kernels_are_timed_and_taken(void **state)
+{
+    (void)state;
+    static const char model[] = "models/attention.lua -D pattern=strided -D length=96 -D heads=2 -D head_dim=16 -D stride=8";      /* all kinds can do it */
+    must("%s tune %s --trials 3 --threads 1 --explain --database " HERE "/attention.txt", heddle(), model);
+    assert_null(strstr(said, "wrong results"));
+    static const char *const kernels[] = { "kernels=tiles", "kernels=rows", "kernels=stencil", "kernels=edges" };
+    for (unsigned i = 0; i < sizeof kernels / sizeof *kernels; i++) assert_says(kernels[i]);
+    hd_records all = { 0 };
+    hd_records_read(&all, HERE "/attention.txt");
+    assert_int_equal(all.count, 2);
+    static const char *const choices[] = { "kernels=edges width=0 chunk=0", "kernels=rows width=2 chunk=0", "kernels=stencil width=0 chunk=0", "kernels=tiles width=2 chunk=144" };
+    for (unsigned i = 0; i < sizeof choices / sizeof *choices; i++) {
+        all.record[0].choice = all.record[1].choice = choices[i];
+        hd_records_store(HERE "/attention.txt", all.record, 2);
+        must("sh -c 'HEDDLE_TUNING=" HERE "/attention.txt %s info %s --threads 1'", heddle(), model);
+        assert_says("2 of 2 operators by tuning records");
+        if (i % 2 && !getenv("HEDDLE_SANITIZE")) must("sh -c 'HEDDLE_TUNING=" HERE "/attention.txt %s check %s --threads 1'", heddle(), model);
+    }
+    static const struct { const char *choice, *why; } bad[] = {
+        { "kernels=tiles width=4 chunk=0", "no block is so wide" }, { "kernels=tiles width=0 chunk=50", "chunks are of tiles" },
+        { "kernels=rows width=0 chunk=48", "chunks are of tiles" },
+        { "kernels=best width=0 chunk=0", "it is not kernels=NAME" }, { "kernels=tiles width=1", "it is not kernels=NAME" },
+    };
+    for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+        all.record[0].choice = bad[i].choice;
+        hd_records_store(HERE "/attention.txt", all.record, 1);
+        must("sh -c 'HEDDLE_TUNING=" HERE "/attention.txt %s info %s --threads 1'", heddle(), model);
+        assert_says(bad[i].why);
+        assert_says("1 of 2 operators by tuning records");
+    }
+}
+
 static void runners_that_fail_are_named(void **state)
 {
     (void)state;
-    static const struct { const char *runner, *why; } cases[] = { { "false", "exit status 1" }, { "echo hello", "the runner printed \"hello " }, { HERE "/none", "cannot be run" }, { "true", "it ended without having said all" } };
+    static const struct { const char *runner, *why; } cases[] = {
+        { "false", "exit status 1" }, { "echo hello", "the runner printed \"hello " }, { HERE "/none", "cannot be run" },
+        { "true", "it ended without having said all" } };
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
         unlink(HERE "/runner.txt");
         const int status = command("%s tune " HERE "/one.lua --trials 1 --threads 1 --runner '%s' --database " HERE "/runner.txt", heddle(), cases[i].runner);
@@ -308,11 +380,13 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_record_reads_back_as_it_was_written),
         cmocka_unit_test(wrong_lines_are_named_and_other_lines_stay),
+        cmocka_unit_test(damaged_lines_do_no_harm),
         cmocka_unit_test(the_last_of_equal_records_stays),
         cmocka_unit_test(candidates_fit_and_choices_that_do_not_are_refused),
         cmocka_unit_test(a_tuning_recovers_from_bad_parameters),
         cmocka_unit_test(commands_use_records_and_say_so),
         cmocka_unit_test(foreign_records_are_ignored_and_said_under_v),
+        cmocka_unit_test(attention_kernels_are_timed_and_taken),
         cmocka_unit_test(runners_that_fail_are_named),
         cmocka_unit_test(an_interrupted_tuning_keeps_what_it_learnt),
         cmocka_unit_test(mistakes_get_one_clear_line),
