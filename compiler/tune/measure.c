@@ -389,7 +389,12 @@ bool hd_measure(hd_tuning *tuning, const hd_model *m, const hd_program *p, const
             return false;
         }
     const char *program = hd_format("%s/program", folder), *said;
-    if (!hd_cc_link(tuning->options, all.count, all.object, program, &said)) {
+    /* Another machine may have other libraries, or none. */
+    const char **object = HD_NEW_ARRAY(const char *, all.count + 1);
+    memcpy(object, all.object, sizeof *object * (size_t)all.count);
+    object[all.count] = "-static";
+    const bool linked = (tuning->options->runner && hd_cc_link(tuning->options, all.count + 1, object, program, &said)) || hd_cc_link(tuning->options, all.count, object, program, &said);
+    if (!linked) {
         *why = hd_format("linking failed: %.300s", said);
         return false;
     }
