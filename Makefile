@@ -22,16 +22,19 @@ COMPILER = base/base \
   graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss \
   pattern/pattern pattern/cover pattern/regions pattern/rows \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
-  passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/plan passes/recompute passes/keep \
+  passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/plan passes/recompute passes/keep passes/traffic \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
-  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/info driver/tensor_file
+  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/tensor_file
 CORE = core/pool
 APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/weights app/data app/score \
-  app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/info \
+  app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/pages app/info \
   app/kept app/coder app/attention app/attention_page
 
-CO = $(COMPILER:%=build/compiler/%.o)
+# what the compiler shares with the programs it makes: predictions rest on the speeds that PROGRAM bench measures
+SHARED = core/pool app/peak app/pages
+
+CO = $(COMPILER:%=build/compiler/%.o) $(SHARED:%=build/runtime/%.o)
 RO = $(CORE:%=build/runtime/%.o) $(APP:%=build/runtime/%.o)
 
 all: build/heddle build/lib/libheddle_app.a
@@ -84,6 +87,7 @@ COMPILER_TESTS = \
   build_test \
   tune_test \
   variants_test \
+  predict_test \
   golden_test
 RUNTIME_TESTS = \
   test_pool \
@@ -151,7 +155,7 @@ install: all
 	install -m 644 templates/*.tmpl $(SHARE)/templates
 	install -m 644 compiler/lua/*.lua compiler/emit/template.lua $(SHARE)/lua
 	install -m 644 runtime/core/*.[ch] $(SHARE)/runtime/core
-	install -m 644 runtime/app/hd_model.h $(SHARE)/runtime/app
+	install -m 644 runtime/app/hd_model.h runtime/app/hd_traffic.h $(SHARE)/runtime/app
 	install -m 644 runtime/tune/*.[ch] $(SHARE)/runtime/tune
 	install -m 644 compiler/tune/shipped.txt $(SHARE)/tune
 	install -m 644 build/lib/libheddle_app.a $(SHARE)/lib

@@ -268,7 +268,7 @@ static uint64_t key_of(const char *const *flag)
     uint64_t key = hd_hash(version, strlen(version), 0);
     for (int i = 1; flag[i]; i++) key = hd_hash(flag[i], strlen(flag[i]) + 1, key);
     const char *const headers[] = { hd_format("%s/hd_core.h", f->core), hd_format("%s/hd_vec.h", f->core), hd_format("%s/hd_math.h", f->core), hd_format("%s/hd_random.h", f->core),
-                                    hd_format("%s/hd_pool.h", f->core), hd_format("%s/hd_model.h", f->app), hd_format("%s/measure.h", f->tune),
+                                    hd_format("%s/hd_pool.h", f->core), hd_format("%s/hd_model.h", f->app), hd_format("%s/hd_traffic.h", f->app), hd_format("%s/measure.h", f->tune),
                                     hd_format("%s/machine.h", f->tune) };
     for (unsigned i = 0; i < sizeof headers / sizeof *headers; i++) {
         size_t bytes = 0;

@@ -131,6 +131,7 @@ static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_ta
     for (int i = 0; i < g->entries; i++) {
         hd_program *p = hd_lower_entry(g, g->entry[i], target, &m->kernels, m->weight_offset, m->weights_bytes, g->entry[i]->effects ? NULL : &m->packing);
         hd_plan(p);
+        hd_count_traffic(p);
         if (g->entry[i]->effects) m->state_bytes = 3 * m->weights_bytes;
         m->program[m->programs++] = p;
     }

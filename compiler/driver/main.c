@@ -14,7 +14,7 @@ static const char help[] =
     "  heddle emit  SPEC -o DIR                    the C sources, for embedding in another program\n"
     "  heddle check SPEC                           compiled code against the reference interpreter: outputs and gradients\n"
     "  heddle view  SPEC -o FILE.svg|.html         a page to look at: patterns, reach, graph, memory plan, kernels (--query I marks a row)\n"
-    "  heddle info  SPEC [--json]                  parameters, memory, patterns, FLOPs\n"
+    "  heddle info  SPEC [--json]                  parameters, memory, FLOPs, and the time that each entry will take\n"
     "  heddle tune  SPEC                           times variants of the kernels on this machine; what is faster is kept as records, which the\n"
     "                                              other commands use: --minutes M (5) --trials N --explain --runner CMD --database FILE --start worst\n\n"
     "SPEC is a Lua file. Every command takes:\n"

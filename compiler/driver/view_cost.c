@@ -1,4 +1,5 @@
-/* Where the bytes and the time go: the memory plan over the steps of each entry, and a roofline estimate for each kernel. */
+/* Where the bytes and the time go: the memory plan over the steps of each entry, and the predicted time of each kernel. */
+#include "predict.h"
 #include "view.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -134,36 +135,29 @@ double hd_memory_draw(hd_text *out, const hd_model *m)
 
 /* ---- kernels ---- */
 
-typedef struct usage { const struct hd_kernel *kernel; int calls; double flops, bytes, seconds; } usage;
-
-/* What one core of the target can nominally do: a round figure for orientation, not a measurement (PROGRAM bench measures).
- * flops: lanes times flops per lane and cycle times a sustained clock. */
-static double nominal_flops(const hd_target *t, const char **formula)
-{
-    const int per_lane = t->vl >= 8 ? 4 : 2;
-    const double clock = t->vl >= 16 ? 2.0e9 : 3.0e9;
-    *formula = hd_format("%d lanes \xc3\x97 %s \xc3\x97 %.1f GHz", t->vl, per_lane == 4 ? "2 fused multiply-adds" : "1 multiply and 1 add", clock / 1e9);
-    return t->vl * per_lane * clock;
-}
-static const double nominal_bandwidth = 12e9;
+typedef struct usage { const struct hd_kernel *kernel; int calls; double flops, bytes; hd_step_time time; } usage;
 
 static int by_seconds(const void *a, const void *b)
 {
     const usage *x = a, *y = b;
-    if (x->seconds != y->seconds) return x->seconds < y->seconds ? 1 : -1;
+    if (x->time.all != y->time.all) return x->time.all < y->time.all ? 1 : -1;
     return strcmp(x->kernel->name, y->kernel->name);
 }
 
-static int add_program(usage *list, int count, const hd_program *p, double peak)
+static void add(usage *to, int calls, double flops, double bytes, hd_step_time time)
+{
+    to->calls += calls, to->flops += flops, to->bytes += bytes;
+    to->time.compute += time.compute, to->time.move += time.move, to->time.all += time.all;
+}
+
+static int add_program(usage *list, int count, const hd_program *p, const hd_machine *machine, const hd_target *target)
 {
     for (int s = 0; s < p->steps; s++) {
         const hd_step *step = &p->step[s];
         int k = 0;
         while (k < count && list[k].kernel != step->kernel) k++;
         if (k == count) list[count++] = (usage){ .kernel = step->kernel };
-        const double compute = step->flops / peak, memory = step->bytes / nominal_bandwidth;
-        list[k].calls++;
-        list[k].flops += step->flops, list[k].bytes += step->bytes, list[k].seconds += compute > memory ? compute : memory;
+        add(&list[k], 1, step->flops, step->bytes, hd_predict_step(machine, target, step, HD_ONE_THREAD));
     }
     return count;
 }
@@ -175,7 +169,7 @@ static void draw_bar(hd_text *out, double x, double y, double width, double shar
     if (share > 0) hd_page_rect(out, x, y - 10, width * share < 1 ? 1 : width * share, 11, looks);
 }
 
-static void draw_usage(hd_text *out, const usage *u, const usage *most, double total, double peak, const char *name, double y)
+static void draw_usage(hd_text *out, const usage *u, const usage *most, double total, const char *name, double y)
 {
     enum { CALLS = 402, FLOPS = 418, BYTES = 626, TIME = 834, BAR = 112 };
     hd_text_add(out, "<g><title>");
@@ -187,37 +181,37 @@ static void draw_usage(hd_text *out, const usage *u, const usage *most, double t
     hd_page_text(out, FLOPS + BAR + 8, y, "z", "%s", u->flops > 0 ? hd_page_flops(u->flops) : "none");
     draw_bar(out, BYTES, y, BAR, u->bytes / most->bytes, "f1");
     hd_page_text(out, BYTES + BAR + 8, y, "z", "%s", hd_page_bytes(u->bytes));
-    draw_bar(out, TIME, y, BAR, u->seconds / most->seconds, u->flops / peak >= u->bytes / nominal_bandwidth ? "f0" : "f1");
-    hd_page_text(out, TIME + BAR + 8, y, "z", "%s", hd_page_time(u->seconds));
-    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e b", "%s", hd_page_share(total > 0 ? u->seconds / total : 0));
+    draw_bar(out, TIME, y, BAR, u->time.all / most->time.all, u->time.compute >= u->time.move ? "f0" : "f1");
+    hd_page_text(out, TIME + BAR + 8, y, "z", "%s", hd_page_time(u->time.all));
+    hd_page_text(out, HD_PAGE_WIDTH - HD_PAGE_MARGIN, y, "e b", "%s", hd_page_share(total > 0 ? u->time.all / total : 0));
     hd_text_add(out, "</g>\n");
 }
 
 double hd_kernels_draw(hd_text *out, const hd_model *m)
 {
     enum { SHOWN = 24 };
-    const char *formula;
-    const double peak = nominal_flops(m->target, &formula);
+    const hd_machine machine = hd_machine_of_class(m->target);      /* not of this machine: the same page wherever it is made */
+    const hd_speeds *speeds = &machine.speeds[HD_ONE_THREAD];
     const hd_program *training = NULL;
     for (int i = 0; i < m->programs; i++) if (m->program[i]->entry->effects) training = m->program[i];
     usage *list = HD_NEW_ARRAY(usage, m->kernels.count + 1);
     int count = 0;
     for (int i = 0; i < m->programs; i++)
-        if (!training || m->program[i] == training) count = add_program(list, count, m->program[i], peak);
+        if (!training || m->program[i] == training) count = add_program(list, count, m->program[i], &machine, m->target);
     if (!count) return 0;
     qsort(list, (size_t)count, sizeof *list, by_seconds);
-    usage most = { .flops = 1, .bytes = 1, .seconds = 1e-12 }, rest = { 0 }, total = { 0 };
+    usage most = { .flops = 1, .bytes = 1, .time.all = 1e-12 }, rest = { 0 }, total = { 0 };
     for (int k = 0; k < count; k++) {
         if (list[k].flops > most.flops) most.flops = list[k].flops;
         if (list[k].bytes > most.bytes) most.bytes = list[k].bytes;
-        if (list[k].seconds > most.seconds) most.seconds = list[k].seconds;
+        if (list[k].time.all > most.time.all) most.time.all = list[k].time.all;
         usage *into[] = { &total, k >= SHOWN ? &rest : NULL };
-        for (int w = 0; w < 2 && into[w]; w++) into[w]->calls += list[k].calls, into[w]->flops += list[k].flops, into[w]->bytes += list[k].bytes, into[w]->seconds += list[k].seconds;
+        for (int w = 0; w < 2 && into[w]; w++) add(into[w], list[k].calls, list[k].flops, list[k].bytes, list[k].time);
     }
     hd_page_text(out, HD_PAGE_MARGIN, 24, "h", "Kernels");
-    hd_page_text(out, HD_PAGE_MARGIN, 48, "m", "%s: %s, %s moved, predicted %s on one thread. Time is the longer of arithmetic (blue) and memory (orange).",
-                 training ? hd_format("One %s", training->entry->name) : m->programs > 1 ? "One call of every entry" : hd_format("One %s", m->program[0]->entry->name), hd_page_flops(total.flops), hd_page_bytes(total.bytes), hd_page_time(total.seconds));
-    hd_page_text(out, HD_PAGE_MARGIN, 68, "m", "Nominal figures for target %s, not measurements: %.0f GFLOP/s (%s), %.0f GB/s. PROGRAM bench measures.", m->target->name, peak / 1e9, formula, nominal_bandwidth / 1e9);
+    hd_page_text(out, HD_PAGE_MARGIN, 48, "m", "%s: %s, %s moved, predicted %s on one thread. Colours of times: mostly arithmetic (blue), mostly memory (orange).",
+                 training ? hd_format("One %s", training->entry->name) : m->programs > 1 ? "One call of every entry" : hd_format("One %s", m->program[0]->entry->name), hd_page_flops(total.flops), hd_page_bytes(total.bytes), hd_page_time(total.time.all));
+    hd_page_text(out, HD_PAGE_MARGIN, 68, "m", "For a CPU of the class of target %s: %.0f GFLOP/s, %.0f GB/s from memory. heddle info predicts for this machine, PROGRAM bench measures.", m->target->name, speeds->fma, speeds->read[HD_DRAM]);
     hd_page_text(out, 402, 98, "m z e", "calls");
     hd_page_text(out, 418, 98, "m z", "arithmetic");
     hd_page_text(out, 626, 98, "m z", "memory");
@@ -226,8 +220,8 @@ double hd_kernels_draw(hd_text *out, const hd_model *m)
     const size_t prefix = strlen(m->graph->name) + 1;
     for (int k = 0; k < count && k < SHOWN; k++) {
         const char *name = list[k].kernel->name;
-        draw_usage(out, &list[k], &most, total.seconds, peak, strlen(name) > prefix && !strncmp(name, m->graph->name, prefix - 1) ? name + prefix : name, y += 21);
+        draw_usage(out, &list[k], &most, total.time.all, strlen(name) > prefix && !strncmp(name, m->graph->name, prefix - 1) ? name + prefix : name, y += 21);
     }
-    if (rest.calls) draw_usage(out, &rest, &most, total.seconds, peak, hd_format("%d more kernels", count - SHOWN), y += 21);
+    if (rest.calls) draw_usage(out, &rest, &most, total.time.all, hd_format("%d more kernels", count - SHOWN), y += 21);
     return y + 28;
 }

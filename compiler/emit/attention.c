@@ -15,7 +15,9 @@ enum { PARTS = 16,               /* of one head, where heads alone are too few s
        MAX_WIDTH = 3, MAX_ROWS_WIDTH = 4, SAMPLE_BLOCKS = 64, CHUNK = 48, MAX_CHUNK = 192,
        MAX_LISTED_PAIRS = 1 << 20, MAX_LISTED_KEYS = 96 };      /* of tile covers that other kernels might do faster: in all, and of a query on average */
 static const double BACKWARD_WORK = 2.5,      /* of the forward pass: 5 products for 2 */
-                    CLEARLY = 0.85;           /* estimates err by so much */
+                    CLEARLY = 0.85,           /* estimates err by so much */
+                    PARTS_WORK = 1.45,        /* of backward in parts: those of keys make scores again that those of queries have made */
+                    FORWARD_ROW[2] = { 4, 9.5 }, BACKWARD_ROW[2] = { 7, 28 };      /* cycles for each element of a query beside its pairs (loaded, stored, merged): rows side by side, far apart */
 
 /* Share of the FMA peak that the inner loops reach on full tiles, by block width (one vector needs a load for every FMA), and
  * on the few keys of a single vector of a wider block. */
@@ -51,6 +53,16 @@ static double family_time(const hd_cover *cover, const hd_family *f, int qv, int
         }
     }
     return total;
+}
+
+/* Cycles of a head in a family, for predictions: its pairs, and what its queries cost whatever they meet. */
+static double family_cycles(const hd_attention *a, const hd_cover *cover, const hd_family *f, int qv, int64_t vl, bool backward)
+{
+    double queries = 0;
+    const int64_t step = f->groups / SAMPLE_BLOCKS + 1;
+    for (int64_t g = 0; g < f->groups; g += step) queries += (double)(step * hd_family_group(cover, f, g).q_count);
+    return family_time(cover, f, qv, vl, true) * (double)(a->head_dim + 12) * (backward ? BACKWARD_WORK : 1)
+         + queries * (double)a->head_dim * (backward ? BACKWARD_ROW : FORWARD_ROW)[f->q_step > 1];
 }
 
 /* Widths of the blocks of every family, [cover][family]: one width for all, since each width is another copy of the inner
@@ -295,6 +307,11 @@ hd_attention_plan hd_attention_tiles(const hd_attention *a, const hd_target *tar
     const bool fits = parts == 1 && !terms && !(a->with & HD_WITH_BOUNDS) && turned_bytes <= target->l2 * 3 / 8;
     bool any_diagonals = false;
 
+    int *heads_of = HD_NEW_ARRAY(int, a->covers);
+    for (int64_t h = 0; h < a->heads; h++) heads_of[a->cover_of_head ? a->cover_of_head[h] : 0]++;
+    int most_families = 1;
+    for (int c = 0; c < a->covers; c++) if (a->cover[c]->families > most_families) most_families = a->cover[c]->families;
+    double *work = HD_NEW_ARRAY(double, most_families);
     hd_text covers = { 0 };
     int families = 0, widest = 1;
     int64_t panel_floats = 0;
@@ -315,6 +332,8 @@ hd_attention_plan hd_attention_tiles(const hd_attention *a, const hd_target *tar
         for (int f = 0; f < listed; f++) {
             const int qv = width[c][f];
             if (qv > widest) widest = qv;
+            work[f] += heads_of[c] * family_cycles(a, cover, &cover->family[f], qv, vl, backward) * (backward && parts > 1 ? PARTS_WORK : 1);
+            if (diagonal) work[f] += heads_of[c] * (double)(d.count * ((a->queries + vl - 1) / vl)) * (double)(3 * dp + 12) / 2 * (backward ? BACKWARD_WORK : 1);
             panels panel = { 1, 0, 0, 0 };
             if (!whole) panel = choose_panels(a, cover, &cover->family[f], target, dp, backward);
             if (panel.floats > panel_floats) panel_floats = panel.floats;
@@ -345,6 +364,7 @@ hd_attention_plan hd_attention_tiles(const hd_attention *a, const hd_target *tar
     hd_attention_parameters(&shape, a, target, backward);
 
     plan.phases = parts == 1 ? 1 : families + (backward || !all_complete);
+    for (int f = 0; f < families; f++) plan.cycles += work[f];
     plan.phase = HD_NEW_ARRAY(hd_attention_phase, plan.phases);
     for (int i = 0; i < plan.phases; i++) {
         hd_attention_phase *p = &plan.phase[i];
@@ -354,8 +374,11 @@ hd_attention_plan hd_attention_tiles(const hd_attention *a, const hd_target *tar
         p->parameters = hd_format("%s\nwhole = %s, subs = %d, kc = %" PRId64 ", parts = %d, phases = %d, phase = %d, local_bytes = %" PRId64 ",\n%s",
                                   shape.data, whole ? "true" : "false", subs, kc, parts, plan.phases, i + 1, local_bytes, covers.data);
         p->local_bytes = local_bytes;
+        const int family = i - (plan.phases - families);      /* the phase before all families clears */
+        if (parts > 1 && family >= 0) p->share = work[backward ? family : (family + 1) % families] / plan.cycles;
         p->slots = parts == 1 ? owners : !backward ? owners * parts : i == 0 ? owners * parts : a->batch * (a->heads + a->kv_heads) * parts;
     }
+    plan.cycles *= (double)a->batch;
     plan.signature = hd_attention_signature(a, backward);
     if (!backward && families > 1) plan.merge_bytes = a->batch * a->heads * a->queries * 2 * (int64_t)sizeof(float);
     plan.useful_flops = (backward ? 10 : 4) * (double)a->head_dim * pairs;
@@ -390,27 +413,42 @@ bool hd_attention_fits(const hd_attention *a, const hd_target *target, bool back
     return !*why;
 }
 
+/* The plan of these kernels, with its cycles. */
+static hd_attention_plan plan_by(hd_attention_kernels kernels, const hd_attention *a, const hd_target *target, bool backward, double *cost)
+{
+    hd_attention_plan made;
+    const double all = (double)(a->batch * a->heads) / a->covers * (backward ? BACKWARD_WORK : 1);      /* costs are forward ones of a head for each cover */
+    switch (kernels) {
+    case HD_ATTENTION_ROWS:
+        made = hd_attention_rows(a, target, backward, cost);
+        made.cycles = *cost * all;
+        return made;
+    case HD_ATTENTION_STENCIL:
+        made = hd_attention_stencil(a, target, backward);
+        made.cycles = hd_attention_stencil_cost(a, target, backward) * all;
+        return made;
+    case HD_ATTENTION_EDGES:
+        made = hd_attention_edges(a, target, backward);
+        made.cycles = hd_attention_edges_cost(a, target, backward) * (double)a->batch;
+        return made;
+    default: return hd_attention_tiles(a, target, backward, cost);
+    }
+}
+
 /* Tiles, or rows where tiles do not cover the pattern; but single pairs or stencils if they are clearly faster. */
 static hd_attention_plan plan(const hd_attention *a, const hd_target *target, bool backward)
 {
-    double chosen;
-    switch (a->choice.kernels) {
-    case HD_ATTENTION_TILES: return hd_attention_tiles(a, target, backward, &chosen);
-    case HD_ATTENTION_ROWS: return hd_attention_rows(a, target, backward, &chosen);
-    case HD_ATTENTION_STENCIL: return hd_attention_stencil(a, target, backward);
-    case HD_ATTENTION_EDGES: return hd_attention_edges(a, target, backward);
-    case HD_ATTENTION_ANY: break;
-    }
-    if (a->with & HD_WITH_EDGE_BIAS) return hd_attention_edges(a, target, backward);
+    double cost;
+    if (a->choice.kernels != HD_ATTENTION_ANY) return plan_by(a->choice.kernels, a, target, backward, &cost);
+    if (a->with & HD_WITH_EDGE_BIAS) return plan_by(HD_ATTENTION_EDGES, a, target, backward, &cost);
     bool listed, few;
     pairs_of(a, &listed, &few);
-    double cost;
-    const hd_attention_plan best = listed ? hd_attention_rows(a, target, backward, &cost) : hd_attention_tiles(a, target, backward, &cost);
+    const hd_attention_plan best = plan_by(listed ? HD_ATTENTION_ROWS : HD_ATTENTION_TILES, a, target, backward, &cost);
     if (!few && !listed) return best;
     const double stencil = hd_attention_stencil_cost(a, target, backward);
     double edges = hd_attention_edges_cost(a, target, backward) * a->covers / (double)a->heads / (backward ? BACKWARD_WORK : 1);
-    if (stencil >= 0 && stencil < CLEARLY * cost && !(edges >= 0 && edges < stencil)) return hd_attention_stencil(a, target, backward);
-    if (edges >= 0 && edges < CLEARLY * cost) return hd_attention_edges(a, target, backward);
+    if (stencil >= 0 && stencil < CLEARLY * cost && !(edges >= 0 && edges < stencil)) return plan_by(HD_ATTENTION_STENCIL, a, target, backward, &cost);
+    if (edges >= 0 && edges < CLEARLY * cost) return plan_by(HD_ATTENTION_EDGES, a, target, backward, &cost);
     if (isinf(cost))
         hd_fail((hd_where){ 0 }, "a pattern too irregular for tiles keeps %" PRId64 " pairs at %" PRId64 " queries, whose tables are too large; a shorter length, blocks instead of single "
                 "pairs, or a pattern of windows, strides, chunks and residues needs less", a->cover[0]->kept_pairs, a->queries);

@@ -59,6 +59,7 @@ typedef struct hd_attention_phase {
     const char *parameters;                     /* Lua table fields, without name and vl */
     int64_t local_bytes;                        /* scratch per thread */
     int64_t slots;
+    double share;                               /* of the plan's work; all 0: the same for all */
 } hd_attention_phase;
 
 typedef struct hd_attention_plan {
@@ -66,6 +67,7 @@ typedef struct hd_attention_plan {
     int phases; hd_attention_phase *phase;
     int64_t merge_bytes;
     double useful_flops;                        /* 4 (forward) or 10 (backward) * head_dim * kept pairs */
+    double cycles;                              /* of all phases on one core, as estimated for the choice: two multiply-adds of a vector each */
 } hd_attention_plan;
 
 /* For the files that plan kernels: what every attention template takes first (shapes, scale, attributes, strides), its C signature, and

@@ -20,6 +20,13 @@ static const struct { hd_op op; const char *text; } spelling[] = {
     { HD_OP_where, "hd_select($a != hd_set(0.0f), $b, $c)" },
 };
 
+/* About how many cycles a vector takes, for predictions: where a division or an integer hash is the most of it, that; else by flops. */
+static double cycles_of(const hd_node *n)
+{
+    const double flops = hd_ops[n->op].flops;
+    return n->op == HD_OP_dropout ? 45 : n->op == HD_OP_div ? 16 : n->op == HD_OP_sqrt || n->op == HD_OP_rsqrt ? 20 : n->op == HD_OP_accumulate ? 8 : flops > 1 ? 1.4 * flops : 0.7 * flops;
+}
+
 typedef struct writer {
     hd_lowering *l;
     hd_epilogue *e;
@@ -114,7 +121,6 @@ static const char *value_of(writer *w, hd_node *n, hd_node *x)
     } else {
         hd_fail(n->where, "more than 32 tensors meet in one fused step");
     }
-    w->e->bytes += 4.0 * (double)hd_elements(&x->shape);
     return hd_format("x%d", w->loads++);
 }
 
@@ -183,6 +189,7 @@ void hd_map_text(hd_lowering *l, const hd_fused *fused, bool flat, hd_epilogue *
         if (n->op == HD_OP_constant) w.store[w.stores].variable = variable(&w, n), w.store[w.stores++].to = l->view[n->id];
         else if (l->fusion->stored[n->id]) keep(&w, n, variable(&w, n));
         e->flops += hd_ops[n->op].flops * (double)hd_elements(&n->shape);
+        e->cycles += cycles_of(n) * (double)hd_elements(&n->shape);
         if (i < 4) hd_text_add(&e->coordinates, "%s%s", i ? "_" : "", hd_ops[n->op].name);
     }
     if (fused->maps > 4) hd_text_add(&e->coordinates, "_and_%d", fused->maps - 4);
@@ -201,7 +208,6 @@ void hd_map_text(hd_lowering *l, const hd_fused *fused, bool flat, hd_epilogue *
             hd_text_add(&at, "0");
         }
         line(&w, hd_format("HD_PUT(arg%d + %s, %s);", out, at.data, w.store[i].variable));
-        e->bytes += 4.0 * (double)hd_elements(&to.shape);
     }
     if (e->squares_of) line(&w, hd_format("HD_SQUARES(%s);", variable(&w, e->squares_of)));
     for (int i = 0; i < e->sums; i++) line(&w, hd_format("HD_COLUMN_SUM(%d, %s);", e->sum[i].index, variable(&w, e->sum[i].of)));

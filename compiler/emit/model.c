@@ -356,6 +356,15 @@ static void tensors(hd_text *out, const char *symbol, int count, const char *con
     hd_text_add(out, "    { 0 }\n};\n");
 }
 
+static const char *distances(const double *bytes)
+{
+    hd_text out = { 0 };
+    int count = HD_DISTANCES;
+    while (count > 1 && bytes[count - 1] < 0.5) count--;
+    for (int i = 0; i < count; i++) hd_text_add(&out, i ? ", %.0f" : "%.0f", bytes[i]);
+    return out.data;
+}
+
 /* What the calls of an entry cost, each kind of call once. */
 static void emit_steps(hd_text *out, const hd_program *p, int number)
 {
@@ -366,10 +375,11 @@ static void emit_steps(hd_text *out, const hd_program *p, int number)
     for (int k = 0; k < p->steps; k++) {
         const hd_step *s = &p->step[k];
         int at = kinds - 1;      /* the last kinds first: calls like this one are mostly near */
-        while (at >= 0 && (seen[at]->kernel != s->kernel || seen[at]->where.line != s->where.line || seen[at]->where.file != s->where.file || seen[at]->flops != s->flops || seen[at]->bytes != s->bytes)) at--;
+        while (at >= 0 && (seen[at]->kernel != s->kernel || seen[at]->where.line != s->where.line || seen[at]->where.file != s->where.file || seen[at]->flops != s->flops || seen[at]->useful != s->useful || memcmp(&seen[at]->traffic, &s->traffic, sizeof s->traffic))) at--;
         if (at < 0) {
             seen[at = kinds++] = s;
-            hd_text_add(out, "    { %s, %s, %.0f, %.0f },\n", hd_quoted(s->kernel->name), hd_quoted(hd_format("%s:%d", s->where.file ? s->where.file : "", s->where.line)), s->flops, s->bytes);
+            hd_text_add(out, "    { %s, %s, %.0f, %.0f, { { %s }, { %s } } },\n", hd_quoted(s->kernel->name), hd_quoted(hd_format("%s:%d", s->where.file ? s->where.file : "", s->where.line)), s->flops, s->useful,
+                        distances(s->traffic.read), distances(s->traffic.written));
         }
         hd_text_add(&order, "%d,%s", at, k % 32 == 31 ? "\n    " : "");
     }

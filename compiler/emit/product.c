@@ -157,3 +157,19 @@ void hd_product_choose(hd_product *p, const hd_product_target *target)
     p->mc = ceil_div(ceil_div(p->m, p->mr), p->slots_m) * p->mr;
     p->local_bytes = hd_product_local_bytes(p, target->vl);
 }
+
+hd_product_target hd_product_target_of(const hd_target *t) { return (hd_product_target){ t->vl, t->registers, t->l1, t->l2, t->l3, 16 }; }
+
+double hd_product_cycles(const hd_product *p, const hd_product_target *target)
+{
+    const int64_t vl = target->vl, nr = p->nv * vl, tiles = ceil_div(p->m, p->mr), panels = ceil_div(p->n, nr), blocks = ceil_div(p->k, p->kc);
+    if (takes_dots(p, target->vl)) return (double)(p->batch * p->n * p->m) * ((double)ceil_div(p->k, vl) * 0.75 + 8);
+    const double inner = 0.5 * (double)tile_cost(p->m, ceil_div(p->n, vl), p->mr, p->nv) * (double)p->k;
+    /* sums are cleared, loaded or stored once for each tile and block of k; rows that L1 does not hold come from L2 for each panel */
+    const double lines = 4 * (double)(p->mr * least(p->kc, p->k)) / 64, far = !p->copy_a && 64 * lines > (double)target->l1 ? 8 * lines : 0;
+    const double edges = (double)(tiles * panels * blocks) * (20 + (blocks > 1 ? 6.0 : 1.0) * p->mr * p->nv + far);
+    double copied = p->trans_a && !p->copy_a ? 0.2 * inner : 0;      /* columns read in place */
+    if (p->trans_a && p->copy_a) copied += (double)p->m * (double)p->k * (double)p->slots_n * 8 / vl;
+    if (copies_b(p, target->vl)) copied += (double)p->n * (double)p->k * (double)p->slots_m * (p->b_kind == HD_B_TRANSPOSED ? 6.0 : 3.0) / vl;
+    return (double)p->batch * (inner + edges + copied);
+}

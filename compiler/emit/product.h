@@ -5,6 +5,7 @@
 #ifndef HD_PRODUCT_H
 #define HD_PRODUCT_H
 
+#include "../driver/target.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@ typedef struct hd_product_target {
     int64_t l1, l2, l3;        /* bytes of data cache for each core */
     int threads;               /* hint: at most so many will run it; more slots than this are cut, so that they balance */
 } hd_product_target;
+hd_product_target hd_product_target_of(const hd_target *);
 
 /* out[m,n] = sum over k of A[m,k] B[k,n], `batch` times. The caller sets the first part, hd_product_choose the second. */
 typedef struct hd_product {
@@ -47,5 +49,7 @@ typedef struct hd_product {
 void hd_product_choose(hd_product *product, const hd_product_target *target);
 /* Scratch that the blocks now in `product` need: for choices made elsewhere (tuning records). */
 size_t hd_product_local_bytes(const hd_product *product, int vl);
+/* Cycles (two multiply-adds of a vector each) that one core takes for all slots of a chosen product, its operands in L2. */
+double hd_product_cycles(const hd_product *product, const hd_product_target *target);
 
 #endif

@@ -86,6 +86,7 @@ hd_node *hd_graph_result(hd_graph *graph, hd_node *producer, int index)
     node->block = producer->block;
     node->clone = producer->clone;
     node->differentiates = producer->differentiates;      /* mean of a forward norm is a forward value, whoever asks for it first */
+    node->again = producer->again;
     return node;
 }
 

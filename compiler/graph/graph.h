@@ -92,6 +92,7 @@ typedef struct hd_node {
     const char *name;          /* inputs, params: the user's name; others: scope ("h.3.attn") or NULL */
     int block;                 /* recompute group: 0 none; else nodes of one hd.recompute call share a number */
     bool clone;                /* made again (passes/recompute.c), or for one place in the order of nodes: never merged with its original */
+    bool again;                /* made by recomputation: its arithmetic is not counted as useful */
     struct hd_node *differentiates;   /* nodes of a gradient: the node whose rule asked for this one; NULL in the forward pass */
 } hd_node;
 

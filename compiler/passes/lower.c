@@ -69,24 +69,38 @@ bool hd_view_matrix(const hd_view *v, int64_t rows, int64_t cols, int64_t *ld)
 hd_step *hd_step_new(const char *label, hd_where where)
 {
     hd_step *s = HD_NEW(hd_step);
-    s->label = label, s->where = where;
+    s->label = label, s->where = where, s->share = 1;
     return s;
 }
 
-static void add_argument(hd_step *s, hd_argument a) { HD_PUSH(s->argument, s->arguments, s->argument_capacity, a); }
+/* Elements at places of their own: broadcast axes do not count. */
+static int64_t distinct_elements(const hd_view *v)
+{
+    int64_t elements = 1;
+    for (int i = 0; i < v->shape.rank; i++) if (v->stride[i]) elements *= v->shape.size[i];
+    return elements;
+}
+
+static void add_argument(hd_step *s, hd_argument a)
+{
+    if (a.view.buffer) a.elements = distinct_elements(&a.view);
+    HD_PUSH(s->argument, s->arguments, s->argument_capacity, a);
+}
 
 void hd_step_text(hd_step *s, const char *text) { add_argument(s, (hd_argument){ .text = text }); }
 void hd_step_view(hd_step *s, const char *type, hd_view view, bool writes) { add_argument(s, (hd_argument){ .type = type, .view = view, .writes = writes }); }
+hd_argument *hd_step_last(hd_step *s) { return &s->argument[s->arguments - 1]; }
 
 void hd_step_operands(hd_step *s, const hd_epilogue *e)
 {
     for (int i = 0; i < e->operands; i++) add_argument(s, e->operand[i]);
-    s->flops += e->flops, s->bytes += e->bytes;
+    s->flops += e->flops, s->lines += e->cycles;
 }
 
 void hd_lower_push(hd_lowering *l, hd_step *s)
 {
     hd_program *p = l->program;
+    s->bytes = hd_step_bytes(s);
     s->node = l->now;
     for (int i = 0; i < s->arguments; i++) {
         hd_buffer *b = s->argument[i].view.buffer;
@@ -217,6 +231,7 @@ void hd_lower_map_step(hd_lowering *l, const hd_epilogue *e, int64_t rows, int64
                 e->signature.length ? e->signature.data + 2 : "", e->lines.data);
     s->kernel = hd_kernel_get(l->kernels, "map", hd_format("%s_%lldx%lld", e->coordinates.data, (long long)rows, (long long)cols),
                               hd_format("const hd_run *run, int rows%s", e->signature.data ? e->signature.data : ""), parameters.data, 0, where);
+    s->kind = "map", s->rows = rows, s->cols = cols;
     hd_step_text(s, hd_rows_text(l, rows));
     hd_step_operands(s, e);
     hd_lower_push(l, s);

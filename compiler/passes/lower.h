@@ -33,7 +33,7 @@ typedef struct hd_epilogue {
     hd_text lines;                       /* a Lua list: { "hd_f v3 = ...;", ... } */
     hd_text signature;                   /* ", const float *e0, float *e1" */
     int operands, operand_capacity; hd_argument *operand;
-    double flops, bytes;
+    double flops, cycles;                /* cycles: of a vector, times elements */
     hd_text coordinates;                 /* "bias_gelu" for the kernel's name */
     const hd_node *squares_of;           /* given: HD_SQUARES(value) of this node is to follow the lines */
     int sums; struct { const hd_node *of; int index; } sum[2];   /* given: HD_COLUMN_SUM(index, value) is to follow the lines of these nodes */
@@ -63,6 +63,7 @@ void hd_map_text(hd_lowering *, const hd_fused *, bool flat, hd_epilogue *);
 hd_step *hd_step_new(const char *label, hd_where where);
 void hd_step_text(hd_step *, const char *text);
 void hd_step_view(hd_step *, const char *type, hd_view view, bool writes);
+hd_argument *hd_step_last(hd_step *);                                   /* the argument added last */
 void hd_step_operands(hd_step *, const hd_epilogue *);
 void hd_lower_push(hd_lowering *, hd_step *);
 const char *hd_rows_text(const hd_lowering *, int64_t rows);            /* "rows" where the entry limits them, else the number */

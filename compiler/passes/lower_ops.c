@@ -61,7 +61,7 @@ static hd_step *pack_step(hd_lowering *l, const hd_node *n, const hd_panels *b)
     hd_step_view(s, "const float *", b->of, false);
     hd_step_view(s, "float *", b->packed, true);
     hd_step_text(s, hd_format("%lld, %lld, %lld", LL(b->n), LL(b->k), LL(b->ld)));
-    s->bytes = 8.0 * (double)(b->n * b->k);
+    s->kind = b->transposed ? "transposed" : "natural", s->rows = b->k, s->cols = b->n;
     return s;
 }
 
@@ -133,7 +133,7 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     const bool too_large = !stays && rows <= MOST_ROWS_UNPACKED && 4 * cols * depth > LARGEST_PACKED;
     if (batch == 1 && !p.trans_a && rows >= 16 && !too_large) p.b_kind = HD_B_PACKED;
     const hd_panels panels = { .of = b.view, .transposed = b_transposed, .n = cols, .k = depth, .ld = b.ld };
-    const hd_product_target target = { l->target->vl, l->target->registers, l->target->l1, l->target->l2, l->target->l3, 16 };
+    const hd_product_target target = hd_product_target_of(l->target);
     if (p.b_kind == HD_B_PACKED) p.nv_packed = packed_width(l, &panels);
     hd_product_choose(&p, &target);
     const bool few = few_rows(&p, l->target->vl);
@@ -168,8 +168,11 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     hd_step_view(s, "const float *", a.view, false);
     hd_step_view(s, "const float *", b_view, false);
     hd_step_operands(s, &e);
-    s->flops += 2.0 * (double)rows * (double)cols * (double)depth * (double)batch;
-    s->bytes += 4.0 * (double)batch * (double)(rows * depth + (shared ? cols * depth / batch : cols * depth));
+    const double flops = 2.0 * (double)rows * (double)cols * (double)depth * (double)batch;
+    s->flops += flops, s->useful = n->again ? 0 : flops;
+    s->rows = batch * rows, s->cols = cols;
+    if (few) s->slots = batch * few_rows_slots(&p, l->target->vl), s->cycles = 0.6 * flops / 2 / l->target->vl;
+    else s->slots = p.slots, s->product = memcpy(HD_NEW(hd_product), &p, sizeof p);
     hd_lower_push(l, s);
 }
 
@@ -278,8 +281,10 @@ static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention
 {
     hd_view merge = { 0 };
     if (plan->merge_bytes) merge = hd_view_dense(hd_lower_buffer(l, plan->merge_bytes, "attention merge"), &(hd_shape){ 1, { plan->merge_bytes / 4 } });
-    if (merge.buffer) hd_step_view(common, "float *", merge, true);
+    if (merge.buffer) hd_step_view(common, "float *", merge, true), hd_step_last(common)->elements = 0;
     else hd_step_text(common, "NULL");
+    double shares = 0;
+    for (int i = 0; i < plan->phases; i++) shares += plan->phase[i].share;
     for (int i = 0; i < plan->phases; i++) {
         const hd_attention_phase *phase = &plan->phase[i];
         hd_step *s = HD_NEW(hd_step);
@@ -287,8 +292,9 @@ static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention
         s->label = hd_format("%s%s%s %s%s", n->name ? n->name : "", n->name ? ": " : "", hd_ops[n->op].name, hd_pattern_text(n->attr.attention.pattern[0]),
                              plan->phases > 1 ? hd_format(", phase %d of %d", i + 1, plan->phases) : "");
         s->kernel = hd_kernel_get(l->kernels, phase->template_name, phase->coordinates, plan->signature, phase->parameters, phase->local_bytes, s->where);
-        s->flops = plan->useful_flops / plan->phases;
-        s->bytes = common->bytes / plan->phases;
+        s->share = shares > 0 ? phase->share / shares : 1.0 / plan->phases;
+        s->flops = plan->useful_flops * s->share, s->useful = n->again ? 0 : s->flops;
+        s->cycles = plan->cycles * s->share, s->slots = phase->slots;
         if (i == 0) s->tunable = tunable;
         hd_lower_push(l, s);
     }
@@ -297,10 +303,8 @@ static void attention_steps(hd_lowering *l, const hd_node *n, const hd_attention
 /* Inputs from `first` on, in the order of HD_WITH_*. */
 static void extra_inputs(hd_lowering *l, const hd_node *n, int first, hd_step *s)
 {
-    for (int i = first; i < n->inputs; i++) {
+    for (int i = first; i < n->inputs; i++)
         hd_step_view(s, n->input[i]->dtype == HD_I32 ? "const int32_t *" : "const float *", hd_lower_dense(l, n->input[i]), false);
-        s->bytes += (double)hd_node_bytes(n->input[i]);
-    }
 }
 
 static void lower_attention(hd_lowering *l, hd_node *n)
@@ -325,7 +329,6 @@ static void lower_attention(hd_lowering *l, hd_node *n)
     extra_inputs(l, n, 3, s);
     hd_step_view(s, "float *", view[3], true);
     hd_step_view(s, "float *", lse, true);
-    s->bytes += 4.0 * (double)(2 * hd_elements(&n->shape) + 2 * hd_elements(&n->input[1]->shape));
     attention_steps(l, n, &plan, tunable, s);
 }
 
@@ -357,7 +360,6 @@ static void lower_attention_dx(hd_lowering *l, hd_node *n)
         const int index = hd_attention_result(n, bit);
         if (index >= 0) hd_step_view(s, "float *", hd_lower_result(l, n, index), true);
     }
-    s->bytes += 4.0 * (double)(4 * hd_elements(&n->input[0]->shape) + 4 * hd_elements(&n->input[1]->shape));
     attention_steps(l, n, &plan, tunable, s);
 }
 
@@ -370,7 +372,7 @@ static void lower_key_bounds(hd_lowering *l, hd_node *n)
                               hd_format("kind = \"%s\", rows = %lld, queries = %lld, keys = %lld", documents ? "documents" : "lengths", LL(rows), LL(n->attr.bounds.queries), LL(n->attr.bounds.keys)), 0, s->where);
     hd_step_view(s, "const int32_t *", hd_lower_dense(l, n->input[0]), false);
     hd_step_view(s, "int32_t *", hd_lower_output(l, n), true);
-    s->bytes = 4.0 * (double)(hd_elements(&n->shape) + hd_elements(&n->input[0]->shape));
+    s->rows = rows, s->cols = n->attr.bounds.queries;
     hd_lower_push(l, s);
 }
 
@@ -388,7 +390,7 @@ static void lower_table(hd_lowering *l, hd_node *n)
     hd_step *s = hd_step_new(hd_lower_label(n, NULL), n->where);
     s->kernel = hd_kernel_get(l->kernels, "table", hd_format("%lld", LL(count)), "const hd_run *run, float *out", hd_format("count = %lld, values = [[%s]]", LL(count), values.data), 0, s->where);
     hd_step_view(s, "float *", hd_lower_output(l, n), true);
-    s->bytes = 4.0 * (double)count;
+    s->rows = 1, s->cols = count;
     hd_lower_push(l, s);
 }
 
@@ -413,7 +415,7 @@ void hd_lower_copy(hd_lowering *l, const hd_view *from, const hd_view *to, const
     s->kernel = hd_kernel_get(l->kernels, "permute", coordinates.data, "const hd_run *run, const float *x, float *out", t.data, 0, where);
     hd_step_view(s, "const float *", *from, false);
     hd_step_view(s, "float *", *to, true);
-    s->bytes = 8.0 * (double)hd_elements(&from->shape);
+    s->cols = from->shape.rank ? from->shape.size[from->shape.rank - 1] : 1, s->rows = hd_elements(&from->shape) / s->cols;
     hd_lower_push(l, s);
 }
 
@@ -449,7 +451,7 @@ static void lower_concat(hd_lowering *l, hd_node *n)
     number_list(&t, "sizes", n->inputs, sizes);
     number_list(&t, "lds", n->inputs, lds);
     s->kernel = hd_kernel_get(l->kernels, "concat", hd_format("%d_to_%lldx%lld", n->inputs, LL(rows), LL(hd_elements(&n->shape) / rows)), signature.data, t.data, 0, s->where);
-    s->bytes = 8.0 * (double)hd_elements(&n->shape);
+    s->rows = rows, s->cols = hd_elements(&n->shape) / rows;
     hd_lower_push(l, s);
 }
 
@@ -465,7 +467,7 @@ static void lower_pad(hd_lowering *l, hd_node *n)
     hd_step_text(s, hd_format("%lld", LL(rows)));
     hd_step_view(s, "const float *", x, false);
     hd_step_view(s, "float *", hd_lower_output(l, n), true);
-    s->bytes = 4.0 * (double)(hd_elements(&n->shape) + hd_elements(&n->input[0]->shape));
+    s->rows = rows, s->cols = hd_elements(&n->shape) / rows;
     hd_lower_push(l, s);
 }
 
@@ -484,7 +486,7 @@ static void lower_shift(hd_lowering *l, hd_node *n)
     hd_step_view(s, "const float *", x, false);
     if (forward) hd_step_view(s, "const float *", hd_lower_dense(l, n->input[1]), false);
     hd_step_view(s, "float *", hd_lower_output(l, n), true);
-    s->bytes = 8.0 * (double)hd_elements(&n->shape);
+    s->rows = rows * length, s->cols = inner;
     hd_lower_push(l, s);
 }
 

@@ -27,7 +27,6 @@ static void row_operand(row_kernel *k, const char *type, const char *name, hd_vi
 {
     hd_text_add(&k->signature, ", %s%s", type, name);
     hd_step_view(k->step, type, view, writes);
-    k->step->bytes += 4.0 * (double)hd_elements(&view.shape);
 }
 
 /* A matrix operand whose rows are `ld` apart; the template's parameter of that name says so. */
@@ -49,6 +48,7 @@ static void row_end(hd_lowering *l, row_kernel *k, const hd_fused *fused)
     s->label = hd_lower_label(n, &e);
     hd_step_operands(s, &e);
     s->flops += hd_node_flops(n);
+    s->kind = k->kind, s->rows = k->rows, s->cols = k->cols;
     const size_t same = strlen(k->template_name);
     const char *kind = strncmp(k->kind, k->template_name, same) ? hd_format("%s_", k->kind) : k->kind[same] ? hd_format("%s_", k->kind + same + 1) : "";
     s->kernel = hd_kernel_get(l->kernels, k->template_name, hd_format("%s%lldx%lld%s%s", kind, LL(k->rows), LL(k->cols), strcmp(e.coordinates.data, "plain") ? "_" : "", strcmp(e.coordinates.data, "plain") ? e.coordinates.data : ""),
@@ -162,8 +162,8 @@ void hd_lower_cross_entropy(hd_lowering *l, hd_node *n)
     hd_step_view(s, "const int32_t *", hd_lower_dense(l, n->input[1]), false);
     hd_step_view(s, "float *", hd_lower_output(l, n), true);
     hd_step_view(s, "float *", hd_lower_result(l, n, 1), true);
-    s->flops = 16.0 * (double)rows * (double)cols;
-    s->bytes = 4.0 * (double)rows * (double)cols;
+    s->flops = hd_node_flops(n);
+    s->kind = "cross_entropy", s->rows = rows, s->cols = cols;
     hd_lower_push(l, s);
 }
 
@@ -173,7 +173,7 @@ void hd_lower_cross_entropy_dx(hd_lowering *l, const hd_fused *fused)
     const int64_t cols = hd_columns(n), rows = hd_elements(&n->shape) / cols;
     row_kernel k = row_begin(l, n, "cross_entropy", "cross_entropy_dx", rows, cols);
     row_matrix(l, &k, "logits", "ld", n->input[0]);
-    hd_argument *logits = &k.step->argument[k.step->arguments - 1];      /* each is read before the same element is written */
+    hd_argument *logits = hd_step_last(k.step);      /* each is read before the same element is written */
     logits->elementwise = true, logits->full = hd_view_is_dense(&logits->view);
     row_operand(&k, "const int32_t *", "targets", hd_lower_dense(l, n->input[1]), false);
     row_operand(&k, "const float *", "lse", hd_lower_dense(l, n->input[2]), false);
@@ -194,7 +194,11 @@ void hd_lower_embedding(hd_lowering *l, const hd_fused *fused)
     const int64_t cols = hd_columns(n), rows = hd_elements(&ids->shape);
     row_kernel k = row_begin(l, n, "embedding", hd_ops[n->op].name, rows, cols);
     hd_text_add(&k.parameters, ", vocab = %lld", LL(forward ? n->input[0]->shape.size[0] : n->shape.size[0]));
-    if (forward) row_operand(&k, "const float *", "table", hd_lower_dense(l, n->input[0]), false);
+    if (forward) {
+        row_operand(&k, "const float *", "table", hd_lower_dense(l, n->input[0]), false);
+        hd_argument *table = hd_step_last(k.step);
+        if (table->elements > rows * cols) table->elements = rows * cols;      /* each id's row at most */
+    }
     row_operand(&k, "const int32_t *", "ids", hd_lower_dense(l, ids), false);
     if (!forward) row_matrix(l, &k, "dy", "ld_dy", n->input[1]);
     /* added to what is there: rows without ids stay as they are */
@@ -232,7 +236,7 @@ static void reduce_step(hd_lowering *l, const hd_node *n, hd_view x, int64_t out
     hd_step_view(s, "const float *", x, false);
     hd_step_operands(s, e);
     s->flops += (double)(((outer - 1) * reduced + last) * inner);
-    s->bytes += 4.0 * (double)(((outer - 1) * reduced + last) * inner);
+    s->kind = "reduce", s->rows = outer * reduced, s->cols = inner;
     hd_lower_push(l, s);
 }
 
@@ -371,11 +375,12 @@ void hd_lower_gradient_norm(hd_lowering *l, hd_node *n)
     hd_step *s = hd_step_new("norm of all gradients, sums of squares", n->where);
     s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_partials", "const hd_run *run, const float *gradient, const float *sums, double *partials",
                               hd_format("kind = \"gradient_norm_partials\", squared = %d, pieces = { %s}", squared, p.text.data), 0, s->where);
-    hd_step_view(s, "const float *", whole_area(l, HD_AREA_GRADIENTS), false);
+    hd_step_view(s, "const float *", whole_area(l, HD_AREA_GRADIENTS), false), hd_step_last(s)->elements = p.floats - sums;
     if (l->squares) hd_step_view(s, "const float *", hd_view_dense(l->squares, &(hd_shape){ 1, { sums } }), false);
     else hd_step_text(s, "NULL");
     hd_step_view(s, "double *", partials, true);
-    s->flops = 2.0 * (double)p.floats, s->bytes = 4.0 * (double)p.floats;
+    s->flops = 2.0 * (double)p.floats;
+    s->kind = "gradient_norm", s->rows = 1, s->cols = p.floats;
     hd_lower_push(l, s);
     s = hd_step_new("norm of all gradients", n->where);
     s->kernel = hd_kernel_get(l->kernels, "optimiser", "norm_join", "const hd_run *run, const double *partials, const float *hyper, float *norm", hd_format("kind = \"gradient_norm_join\", partials = %d", p.count), 0, s->where);
@@ -403,11 +408,12 @@ void hd_lower_adamw(hd_lowering *l, hd_node *n)
                               hd_format("kind = \"adamw\", count = %lld, segments = %s", LL(l->weights_bytes / 4), segments.data), 0, s->where);
     hd_step_view(s, "const float *", hd_lower_dense(l, n->input[0]), false);
     hd_step_view(s, "const float *", norm, false);
-    hd_step_view(s, "float *", whole_area(l, HD_AREA_WEIGHTS), true);
+    hd_step_view(s, "float *", whole_area(l, HD_AREA_WEIGHTS), true), hd_step_last(s)->updates = true;
     hd_step_view(s, "const float *", whole_area(l, HD_AREA_GRADIENTS), false);
-    hd_step_view(s, "float *", whole_area(l, HD_AREA_MOMENT_1), true);
-    hd_step_view(s, "float *", whole_area(l, HD_AREA_MOMENT_2), true);
-    s->flops = 5.0 * (double)l->weights_bytes, s->bytes = 7.0 * (double)l->weights_bytes;
+    hd_step_view(s, "float *", whole_area(l, HD_AREA_MOMENT_1), true), hd_step_last(s)->updates = true;
+    hd_step_view(s, "float *", whole_area(l, HD_AREA_MOMENT_2), true), hd_step_last(s)->updates = true;
+    s->flops = 5.0 * (double)l->weights_bytes;
+    s->kind = "adamw", s->rows = 1, s->cols = l->weights_bytes / 4;
     hd_lower_push(l, s);
     l->view[n->id] = norm;
 }

@@ -4,6 +4,7 @@
  *   hd_recompute_*   graph -> graph      forward values made again in the backward pass (recompute.h)
  *   hd_lower_entry   entry -> program    fusion into steps, views instead of copies, kernels chosen, buffers with lifetimes
  *   hd_plan          program             offsets for scratch buffers, beside the lower bound
+ *   hd_count_traffic program             how far away lies what each step moves
  *
  * Entries that do not train read their weights as panels that a program of its own makes once (hd_packing).
  *
@@ -14,6 +15,7 @@
 
 #include "../graph/graph.h"
 #include "../driver/target.h"
+#include "../../runtime/app/hd_traffic.h"
 
 typedef enum hd_area { HD_AREA_SCRATCH, HD_AREA_WEIGHTS, HD_AREA_GRADIENTS, HD_AREA_MOMENT_1, HD_AREA_MOMENT_2, HD_AREA_PACKED, HD_AREA_ARGUMENT } hd_area;
 
@@ -32,16 +34,24 @@ typedef struct hd_buffer {
 typedef struct hd_view { hd_buffer *buffer; int64_t offset; hd_shape shape; int64_t stride[HD_MAX_RANK]; } hd_view;
 
 /* One argument of a kernel call: literal C text, or the address of a view. elementwise: an operand of the fused lines, read
- * (before) or written at the element where the kernel stands; full: dense and of the kernel's whole shape. */
-typedef struct hd_argument { const char *type; const char *text; hd_view view; bool writes, elementwise, full; } hd_argument;
+ * (before) or written at the element where the kernel stands; full: dense and of the kernel's whole shape. elements: how many the
+ * kernel must touch at the least; updates: reads them, too, before it writes them. */
+typedef struct hd_argument { const char *type; const char *text; hd_view view; bool writes, elementwise, full, updates; int64_t elements; } hd_argument;
 
 struct hd_kernel;
+struct hd_product;
 typedef struct hd_step {
     struct hd_kernel *kernel;
     int arguments, argument_capacity; hd_argument *argument;
     const char *label;             /* "h.0.qkv: [2048,384] = [2048,128] x [384,128]^T + bias" */
     hd_where where;
-    double flops, bytes;
+    double flops, useful;          /* all arithmetic; that of products and attention (kept pairs) that recomputes nothing */
+    double bytes; hd_traffic traffic;      /* what it must move at the least, and how far away that is (hd_count_traffic) */
+    /* what driver/predict.c needs: rows x cols elements of a template's kind, lines: cycles that a vector of the fused lines takes, times elements; a product's blocks;
+     * cycles: of attention, by those who planned it; share: of a call among those that make one node; slots: 0: cut by rows */
+    const char *kind; int64_t rows, cols; double lines;
+    const struct hd_product *product;
+    double cycles, share; int64_t slots;
     const hd_node *node;           /* the kernel's op, or the last elementwise node of the step; NULL: copies of outputs */
     const hd_node *attends;        /* steps of a forward attention: the node, and what it became; NULL in others */
     const struct hd_attention *attention;
@@ -80,6 +90,10 @@ hd_program *hd_lower_entry(const hd_graph *, const hd_entry *, const hd_target *
 typedef struct hd_life { hd_buffer *buffer; int first, last; int64_t bytes; } hd_life;
 int hd_lives(hd_program *, hd_life **lives);
 void hd_plan(hd_program *);
+/* What a step must move at the least, by its arguments. */
+double hd_step_bytes(const hd_step *);
+/* Fills the traffic of all steps, as it is when the planned entry is called again and again. */
+void hd_count_traffic(hd_program *);
 void hd_program_print(const hd_program *, hd_text *);
 
 #endif

@@ -43,7 +43,7 @@ static hd_node *clone_of(rebuild *r, hd_node *n)
     *again = *n;
     again->input = HD_NEW_ARRAY(hd_node *, n->inputs);
     for (int i = 0; i < n->inputs; i++) again->input[i] = read_as(r, n->input[i], false);
-    again->clone = true;
+    again->clone = again->again = true;
     append(r, again, n->id);
     return r->clone[n->id] = again;
 }

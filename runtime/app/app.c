@@ -10,12 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "../core/hd_pool.h"
 #include "file.h"
+#include "pages.h"
 #include "progress.h"
 
 void hd_app_fail(const char *format, ...)
@@ -153,16 +153,9 @@ size_t hd_app_areas_bytes(const hd_area *area, int count)
 
 void hd_app_map_areas(const hd_area *area, int count)
 {
-    const size_t huge = (size_t)2 << 20, page = 4096;
-    size_t bytes = round_up(hd_app_areas_bytes(area, count), page);
-    unsigned char *base = mmap(NULL, bytes + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED) hd_app_fail("out of memory: %.1f MB are needed (%s info shows for what)", (double)bytes / 1e6, hd_model.name);
-    unsigned char *start = base + (huge - (uintptr_t)base % huge) % huge;
-    if (start > base) munmap(base, (size_t)(start - base));
-    munmap(start + bytes, huge - (size_t)(start - base));
-#ifdef MADV_HUGEPAGE
-    if (bytes >= huge) madvise(start, bytes, MADV_HUGEPAGE);    /* a refusal costs speed only */
-#endif
+    size_t bytes = hd_app_areas_bytes(area, count);
+    unsigned char *start = hd_pages_map(bytes);
+    if (!start) hd_app_fail("out of memory: %.1f MB are needed (%s info shows for what)", (double)bytes / 1e6, hd_model.name);
     for (int i = 0; i < count; i++) {
         if (area[i].where) *area[i].where = area[i].bytes ? start : NULL;
         start += round_up(area[i].bytes, 64);

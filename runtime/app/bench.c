@@ -1,7 +1,10 @@
-/* bench: times an entry kernel by kernel against the peaks of this machine, measured alternately in the same run.
+/* bench: times an entry kernel by kernel against what this machine can do at best, measured alternately in the same run.
  *
  * Every kernel calls hd_threads.run exactly once, so wrapping that function times kernels without touching them: call k of
- * an entry is step k of its table. All numbers are medians. */
+ * an entry is step k of its table. All numbers are medians, unless another quantile is asked for; what reading the clock costs is taken off.
+ *
+ * The least time of a step is that of its arithmetic at the FMA peak, or of moving what it must from where it lies at the speed
+ * that reading and copying reach there, whichever is longer; the roofline of the entry is the sum over its steps. */
 #include "app.h"
 
 #include <math.h>
@@ -16,7 +19,7 @@
 #include "progress.h"
 #include "weights.h"
 
-enum { ROUNDS = 7, PEAK_SAMPLES = 16, MOST_REPETITIONS = 2000 };
+enum { ROUNDS = 7, PEAK_SAMPLES = 16, EVERYTHING_EACH = 4, MOST_REPETITIONS = 2000 };
 
 typedef struct profiler { const hd_threads *inner; double *seconds; int steps, step; } profiler;
 
@@ -27,18 +30,6 @@ static void profiled_run(void *context, void (*task)(void *, int, int), void *ar
     p->inner->run(p->inner->context, task, argument, slots);
     if (p->step < p->steps) p->seconds[p->step] = hd_app_seconds() - begun;
     p->step++;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int count)
-{
-    qsort(values, (size_t)count, sizeof *values, by_value);
-    return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
 /* Random inputs that mean something: ids of the vocabulary, usual settings in hyper, numbers around zero elsewhere. */
@@ -93,23 +84,9 @@ static void call_source(const hd_entry_info *source, const hd_entry_info *entry,
     }
 }
 
-/* Multiplications and additions that the kept pairs of attention need: 4 (backward 10) head_dim for each pair and head;
- * 0 if this is no attention entry of an op-level model. */
-static double useful_flops(const hd_entry_info *entry)
-{
-    int q = hd_app_find(entry->input, entry->inputs, "q");
-    if (hd_app_language_model() || q < 0 || entry->input[q].rank != 3 || !hd_model.patterns) return 0;
-    int64_t heads = entry->input[q].size[0], head_dim = entry->input[q].size[2];
-    double pairs = 0;
-    if (hd_model.patterns == heads)
-        for (int i = 0; i < hd_model.patterns; i++) pairs += (double)hd_model.pattern[i].kept_pairs;
-    else
-        pairs = (double)hd_model.pattern[0].kept_pairs * (double)heads;
-    return (hd_app_find(entry->input, entry->inputs, "do") >= 0 ? 10 : 4) * (double)head_dim * pairs;
-}
-
-/* One line of the table: all steps of the same kernel. */
-typedef struct row { const char *kernel, *where; int calls; double seconds, flops, bytes; } row;
+/* One line of the table: all steps of the same kernel, first asked for at `where` and at `others` more lines. seconds, least: of all
+ * calls; limit: what they wait for if they are fast: -1 arithmetic, else a level of memory. */
+typedef struct row { const char *kernel, *where; int calls, others, limit; double seconds, flops, bytes, least, longest; } row;
 
 static int by_seconds(const void *a, const void *b)
 {
@@ -118,60 +95,126 @@ static int by_seconds(const void *a, const void *b)
     return strcmp(x->kernel, y->kernel);
 }
 
-static int group(const hd_entry_info *entry, const double *seconds, row *rows)
+static double bytes_of(const hd_traffic *t)
 {
-    int count = 0;
+    double bytes = 0;
+    for (int i = 0; i < HD_DISTANCES; i++) bytes += t->read[i] + t->written[i];
+    return bytes;
+}
+
+/* The kind of step i is the first with its kernel and line. */
+static bool new_line(const hd_entry_info *entry, int kind)
+{
+    for (int k = 0; k < kind; k++)
+        if (strcmp(entry->step[k].kernel, entry->step[kind].kernel) == 0 && strcmp(entry->step[k].where, entry->step[kind].where) == 0) return false;
+    return true;
+}
+
+static int group(const hd_entry_info *entry, const hd_peak *peak, const hd_speeds *speeds, const double *seconds, row *rows)
+{
+    int count = 0, kinds = 0;
     for (int i = 0; i < entry->steps; i++) {
         const hd_step *step = &entry->step[entry->kind[i]];
-        int k = 0;
+        int k = 0, level;
         while (k < count && strcmp(rows[k].kernel, step->kernel) != 0) k++;
-        if (k == count) rows[count++] = (row){ .kernel = step->kernel, .where = step->where ? step->where : "" };
+        if (k == count) rows[count++] = (row){ .kernel = step->kernel, .where = step->where };
+        if (entry->kind[i] == kinds) {         /* kinds are numbered as they appear */
+            if (strcmp(rows[k].where, step->where) != 0) rows[k].others += new_line(entry, kinds);
+            kinds++;
+        }
+        const double compute = step->flops / speeds->fma / 1e9, move = hd_peak_moving(peak, speeds, &step->traffic, 2, &level), least = compute > move ? compute : move;
         rows[k].calls++;
         rows[k].seconds += seconds[i];
         rows[k].flops += step->flops;
-        rows[k].bytes += step->bytes;
+        rows[k].bytes += bytes_of(&step->traffic);
+        rows[k].least += least;
+        if (least >= rows[k].longest) rows[k].longest = least, rows[k].limit = compute >= move ? -1 : level;
     }
     qsort(rows, (size_t)count, sizeof *rows, by_seconds);
     return count;
 }
 
-typedef struct result { const hd_entry_info *entry; const char *isa; double peak, read, total, useful; int repetitions, threads, rows; row *row; } result;
+typedef struct result {
+    const hd_entry_info *entry;
+    const hd_peak *peak;
+    hd_speeds speeds;                          /* of `threads` threads */
+    int repetitions, threads, rows; row *row;
+    double quantile;
+    double total, kernels, outside, roofline;  /* seconds; where other work interrupts only some steps, their sum is less than the total */
+    double useful;                             /* flops */
+    int counts, count[16]; hd_speeds of_count[16];      /* numbers of threads, and what they get from memory */
+} result;
+
+static const char *limit_of(const row *k) { return k->limit < 0 ? "arithmetic" : hd_level_names[k->limit]; }
 
 static void print_text(const result *r)
 {
+    const hd_speeds *s = &r->speeds;
     double gflops = r->entry->flops / r->total / 1e9;
-    printf("%s %s, %d threads, median of %d calls, compiled for %s; peak %.1f GFLOP/s (%s), reads %.1f GB/s, measured in between\n\n", hd_model.name, r->entry->name, r->threads, r->repetitions,
-           hd_model.target, r->peak, r->isa, r->read);
-    printf("%9s %7s %6s %9s %6s %8s  %-44s %s\n", "ms", "share", "calls", "GFLOP/s", "peak", "GB/s", "kernel", "first line");
+    printf("%s %s, %d thread%s, %s of %d calls, compiled for %s\n", hd_model.name, r->entry->name, r->threads, r->threads == 1 ? "" : "s", r->quantile == 0.5 ? "median" : hd_app_text("quantile %g", r->quantile), r->repetitions, hd_model.target);
+    printf("measured in between: peak %.1f GFLOP/s (%s)", s->fma, r->peak->isa);
+    for (int l = 0; l < HD_LEVELS; l++) printf("; %s: reads %.1f, copies %.1f", hd_level_names[l], s->read[l], s->copy[l]);
+    printf(", past the caches %.1f GB/s\n", s->copy_past);
+    for (int i = 0; i < r->counts; i++)
+        printf("%s %d thread%s: reads %.1f, copies %.1f, past the caches %.1f GB/s\n", i ? "      " : "memory", r->count[i], r->count[i] == 1 ? "" : "s", r->of_count[i].read[HD_DRAM], r->of_count[i].copy[HD_DRAM], r->of_count[i].copy_past);
+    printf("\n%9s %7s %6s %9s %6s %8s  %6s %-10s  %-44s %s\n", "ms", "share", "calls", "GFLOP/s", "peak", "GB/s", "share", "of limit", "kernel", "lines");
     for (int i = 0; i < r->rows; i++) {
         const row *k = &r->row[i];
         double rate = k->flops / k->seconds / 1e9;
-        printf("%9.3f %6.1f%% %6d %9.1f %5.1f%% %8.2f  %-44s %s\n", 1e3 * k->seconds, 100 * k->seconds / r->total, k->calls, rate, 100 * rate / r->peak, k->bytes / k->seconds / 1e9,
-               k->kernel, k->where);
+        printf("%9.3f %6.1f%% %6d %9.1f %5.1f%% %8.2f  %5.1f%% %-10s  %-44s %s%s\n", 1e3 * k->seconds, 100 * k->seconds / r->total, k->calls, rate, 100 * rate / s->fma, k->bytes / k->seconds / 1e9,
+               100 * k->least / k->seconds, limit_of(k), k->kernel, k->where, k->others ? hd_app_text(" and %d more", k->others) : "");
     }
-    printf("%9.3f %6.1f%% %6d %9.1f %5.1f%% %8s  total\n", 1e3 * r->total, 100.0, r->entry->steps, gflops, 100 * gflops / r->peak, "");
+    printf("%9.3f %6.1f%%   sum of kernels\n%9.3f %6.1f%%   outside kernels\n", 1e3 * r->kernels, 100 * r->kernels / r->total, 1e3 * r->outside, 100 * r->outside / r->total);
+    printf("%9.3f %6.1f%% %6d %9.1f %5.1f%% %8s  total\n", 1e3 * r->total, 100.0, r->entry->steps, gflops, 100 * gflops / s->fma, "");
+    printf("%9.3f %6.1f%%   roofline: the least time of all steps together, and its share of the time\n", 1e3 * r->roofline, 100 * r->roofline / r->total);
     if (r->useful > 0)
-        printf("useful (kept pairs only): %.1f GFLOP/s, %.1f%% of the peak\n", r->useful / r->total / 1e9, 100 * r->useful / r->total / 1e9 / r->peak);
+        printf("useful (products, and kept pairs of attention; nothing computed again): %.1f GFLOP/s, %.1f%% of the peak\n", r->useful / r->total / 1e9, 100 * r->useful / r->total / 1e9 / s->fma);
+}
+
+static json_t *level_json(const hd_speeds *s, int level)
+{
+    json_t *o = json_pack("{s:s, s:o, s:o}", "level", hd_level_names[level], "read_gbs", hd_json_real(s->read[level]), "copy_gbs", hd_json_real(s->copy[level]));
+    if (level == HD_DRAM) json_object_set_new(o, "copy_past_gbs", hd_json_real(s->copy_past));
+    return o;
 }
 
 static void print_json(const result *r)
 {
-    json_t *kernels = json_array();
+    json_t *kernels = json_array(), *levels = json_array(), *memory = json_array();
+    const hd_speeds *s = &r->speeds;
     for (int i = 0; i < r->rows; i++) {
         const row *k = &r->row[i];
         double rate = k->flops / k->seconds / 1e9;
-        json_array_append_new(kernels, json_pack("{s:s, s:o, s:i, s:f, s:o, s:o, s:o, s:o}", "kernel", k->kernel, "where", hd_json_text(k->where), "calls", k->calls,
+        json_array_append_new(kernels, json_pack("{s:s, s:o, s:i, s:f, s:o, s:o, s:o, s:o, s:s, s:o, s:i}", "kernel", k->kernel, "where", hd_json_text(k->where), "calls", k->calls,
                                                  "ms", 1e3 * k->seconds, "share", hd_json_real(k->seconds / r->total), "gflops", hd_json_real(rate),
-                                                 "gbs", hd_json_real(k->bytes / k->seconds / 1e9), "share_of_peak", hd_json_real(rate / r->peak)));
+                                                 "gbs", hd_json_real(k->bytes / k->seconds / 1e9), "share_of_peak", hd_json_real(rate / s->fma),
+                                                 "limit", limit_of(k), "share_of_limit", hd_json_real(k->least / k->seconds), "other_lines", k->others));
     }
+    for (int l = 0; l < HD_LEVELS; l++) json_array_append_new(levels, level_json(s, l));
+    for (int i = 0; i < r->counts; i++)
+        json_array_append_new(memory, json_pack("{s:i, s:o, s:o, s:o}", "threads", r->count[i], "read_gbs", hd_json_real(r->of_count[i].read[HD_DRAM]), "copy_gbs", hd_json_real(r->of_count[i].copy[HD_DRAM]),
+                                                "copy_past_gbs", hd_json_real(r->of_count[i].copy_past)));
     double gflops = r->entry->flops / r->total / 1e9, useful = r->useful / r->total / 1e9;
-    json_t *total = json_pack("{s:f, s:o, s:o}", "ms", 1e3 * r->total, "gflops", hd_json_real(gflops), "share_of_peak", hd_json_real(gflops / r->peak));
+    json_t *total = json_pack("{s:f, s:o, s:o, s:f, s:o, s:f, s:f}", "ms", 1e3 * r->total, "gflops", hd_json_real(gflops), "share_of_peak", hd_json_real(gflops / s->fma),
+                              "roofline_ms", 1e3 * r->roofline, "share_of_roofline", hd_json_real(r->roofline / r->total), "kernels_ms", 1e3 * r->kernels, "outside_ms", 1e3 * r->outside);
     if (r->useful > 0) {
         json_object_set_new(total, "useful_gflops", hd_json_real(useful));
-        json_object_set_new(total, "useful_share_of_peak", hd_json_real(useful / r->peak));
+        json_object_set_new(total, "useful_share_of_peak", hd_json_real(useful / s->fma));
     }
-    hd_json_print(stdout, json_pack("{s:s, s:o, s:i, s:i, s:s, s:f, s:f, s:o, s:o}", "entry", r->entry->name, "target", hd_json_text(hd_model.target), "threads", r->threads, "repetitions", r->repetitions, "isa", r->isa,
-                                    "peak_gflops", r->peak, "read_gbs", r->read, "kernels", kernels, "total", total));
+    hd_json_print(stdout, json_pack("{s:s, s:o, s:i, s:i, s:s, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "entry", r->entry->name, "target", hd_json_text(hd_model.target), "threads", r->threads, "repetitions", r->repetitions,
+                                    "isa", r->peak->isa, "peak_gflops", s->fma, "read_gbs", s->read[HD_DRAM], "copy_gbs", s->copy[HD_DRAM], "copy_past_gbs", s->copy_past, "levels", levels, "memory", memory,
+                                    "kernels", kernels, "total", total));
+}
+
+/* What reading the clock adds to a step: about as much as two readings one after the other are apart. */
+static double clock_seconds(void)
+{
+    double least = 1;
+    for (int i = 0; i < 1000; i++) {
+        double begun = hd_app_seconds(), passed = hd_app_seconds() - begun;
+        if (passed < least) least = passed;
+    }
+    return least;
 }
 
 /* Seconds of a call: of one thread the processor time that it took, which other processes lengthen less. */
@@ -191,7 +234,7 @@ static void answer(const hd_entry_info *entry, const hd_memory *memory, const hd
     double times[MOST], peaks[2 * PEAK_SAMPLES], all;
     char line[256];
     hd_peak peak;
-    hd_peak_start(&peak);
+    if (!hd_peak_start(&peak, threads->count, 0)) hd_app_fail("out of memory: %.1f MB are needed to measure this machine", (double)peak.memory_bytes / 1e6);
     entry->call(memory, threads, tensor, 0, 0);
     printf("ready\t%.0f\n", entry->flops);
     fflush(stdout);
@@ -205,7 +248,7 @@ static void answer(const hd_entry_info *entry, const hd_memory *memory, const hd
             times[calls++] = call_seconds(threads->count) - begun;
         } while (calls < MOST && hd_app_seconds() - all < 0.1);
         for (int i = 0; i < PEAK_SAMPLES; i++) peaks[PEAK_SAMPLES + i] = hd_peak_fma(&peak, threads);
-        printf("%.6f\t%.3f\n", 1e3 * median(times, calls), median(peaks, 2 * PEAK_SAMPLES));
+        printf("%.6f\t%.3f\n", 1e3 * hd_quantile(times, calls, 0.5), hd_quantile(peaks, 2 * PEAK_SAMPLES, 0.5));
         fflush(stdout);
     }
     hd_peak_end(&peak);
@@ -227,39 +270,58 @@ static void measure(result *r, const hd_memory *memory, const hd_threads *thread
     per_round = per_round < 1 ? 1 : per_round;
 
     int all = ROUNDS * per_round, done = 0;
-    double peaks[ROUNDS * PEAK_SAMPLES], reads[ROUNDS * PEAK_SAMPLES], *totals = hd_app_alloc((size_t)all * sizeof *totals);
+    const double clock = clock_seconds();
+    double *totals = hd_app_alloc((size_t)all * sizeof *totals), *outside = hd_app_alloc((size_t)all * sizeof *outside);
     double *steps = hd_app_alloc((size_t)all * (size_t)entry->steps * sizeof *steps);    /* [step][repetition] */
-    hd_peak peak;
-    hd_peak_start(&peak);
-    hd_peak_fma(&peak, threads);
+    hd_speeds samples[ROUNDS * PEAK_SAMPLES];
+    hd_peak_sample(r->peak, threads, 0, false);
     for (int round = 0; round < ROUNDS; round++) {
-        for (int i = round * PEAK_SAMPLES; i < (round + 1) * PEAK_SAMPLES; i++) {
-            peaks[i] = hd_peak_fma(&peak, threads);
-            reads[i] = hd_peak_read(&peak, threads, i);
-        }
+        for (int i = round * PEAK_SAMPLES; i < (round + 1) * PEAK_SAMPLES; i++) samples[i] = hd_peak_sample(r->peak, threads, i, i % EVERYTHING_EACH == 0);
         for (int i = -1; i < per_round; i++) {                   /* -1: the caches again belong to the entry */
             if (i < 0 && per_round < 3) continue;
             p.step = 0;
             begun = hd_app_seconds();
             entry->call(memory, &wrapped, tensor, 0, 0);
+            const double passed = hd_app_seconds() - begun - clock * (1 + 2 * entry->steps);
             if (i < 0) continue;
-            totals[done] = hd_app_seconds() - begun;
-            for (int s = 0; s < entry->steps; s++) steps[(size_t)s * (size_t)all + (size_t)done] = p.seconds[s];
+            totals[done] = outside[done] = passed;
+            for (int s = 0; s < entry->steps; s++) {
+                const double step = p.seconds[s] > clock ? p.seconds[s] - clock : 0;
+                steps[(size_t)s * (size_t)all + (size_t)done] = step;
+                outside[done] -= step;
+            }
             done++;
         }
         hd_progress_show(stderr, "bench  round %d of %d", round + 1, ROUNDS);
     }
     hd_progress_end();
-    hd_peak_end(&peak);
-    r->isa = peak.isa;
-    r->peak = median(peaks, ROUNDS * PEAK_SAMPLES);
-    r->read = median(reads, ROUNDS * PEAK_SAMPLES);
-    r->total = median(totals, all);
+    r->speeds = hd_peak_quantile(samples, ROUNDS * PEAK_SAMPLES, r->quantile);
+    r->total = hd_quantile(totals, all, r->quantile);
+    r->outside = hd_quantile(outside, all, r->quantile);
+    if (r->outside < 0) r->outside = 0;
     r->repetitions = all;
-    for (int s = 0; s < entry->steps; s++) step_seconds[s] = median(steps + (size_t)s * (size_t)all, all);
+    for (int s = 0; s < entry->steps; s++) step_seconds[s] = hd_quantile(steps + (size_t)s * (size_t)all, all, r->quantile);
     free(p.seconds);
     free(totals);
+    free(outside);
     free(steps);
+}
+
+/* What 1, 2, 4, ... threads get from memory. */
+static void measure_memory(result *r)
+{
+    enum { SAMPLES = 8 };
+    for (int threads = 1; r->counts < (int)(sizeof r->count / sizeof *r->count); threads = 2 * threads < r->threads ? 2 * threads : r->threads) {
+        hd_pool *pool = hd_app_pool(threads);
+        hd_peak peak = *r->peak;
+        hd_speeds samples[SAMPLES];
+        peak.threads = threads;
+        for (int i = 0; i < SAMPLES; i++) samples[i] = hd_peak_sample(&peak, hd_pool_threads(pool), i, true);
+        hd_pool_free(pool);
+        r->count[r->counts] = threads;
+        r->of_count[r->counts++] = hd_peak_quantile(samples, SAMPLES, r->quantile);
+        if (threads == r->threads) return;
+    }
 }
 
 int hd_command_bench(int argc, char **argv)
@@ -267,14 +329,15 @@ int hd_command_bench(int argc, char **argv)
     const char *name = NULL;
     bool json = false, each = false;
     int64_t threads = hd_app_processors();
-    double seconds = 2;
+    double seconds = 2, quantile = 0.5;
     hd_option option[] = {
         { "json", NULL, HD_OPTION_FLAG, &json, 0, 0, "print one JSON object", false },
         { "threads", "T", HD_OPTION_COUNT, &threads, 1, HD_MAX_THREADS, "threads", false },
         { "seconds", "X", HD_OPTION_REAL, &seconds, 0, 1e5, "time to spend in the entry", false },
         { "each", NULL, HD_OPTION_FLAG, &each, 0, 0, "answer each line of standard input with milliseconds and peak GFLOP/s (to alternate with other programs)", false },
+        { "quantile", "Q", HD_OPTION_REAL, &quantile, 0, 1, "of all times; default 0.5, the median; on a machine with other work, 0.1 says what it would do alone", false },
     };
-    hd_command command = { "bench", "[ENTRY]", "time the kernels of an entry (train_step, or the first) against this machine's peak", option, 4, &name, 1 };
+    hd_command command = { "bench", "[ENTRY]", "time the kernels of an entry (train_step, or the first) against this machine's peak", option, sizeof option / sizeof *option, &name, 1 };
     hd_options_parse(&command, argc, argv);
     const hd_entry_info *entry = name ? hd_app_entry(name) : hd_app_entry_or_null("train_step");
     if (!entry) entry = &hd_model.entry[0];
@@ -306,12 +369,18 @@ int hd_command_bench(int argc, char **argv)
         hd_pool_free(pool);
         return 0;
     }
-    result r = { .entry = entry, .threads = (int)threads, .useful = useful_flops(entry) };
+    hd_peak peak;
+    if (!hd_peak_start(&peak, (int)threads, 0)) hd_app_fail("out of memory: %.1f MB are needed to measure this machine", (double)peak.memory_bytes / 1e6);
+    result r = { .entry = entry, .peak = &peak, .threads = (int)threads, .quantile = quantile };
     double *step_seconds = hd_app_alloc((size_t)(entry->steps + 1) * sizeof *step_seconds);
     measure(&r, &memory, hd_pool_threads(pool), tensor, seconds, step_seconds);
     hd_pool_free(pool);
+    measure_memory(&r);
+    hd_peak_end(&peak);
     r.row = hd_app_alloc((size_t)(entry->steps + 1) * sizeof *r.row);
-    r.rows = group(entry, step_seconds, r.row);
+    r.rows = group(entry, &peak, &r.speeds, step_seconds, r.row);
+    for (int i = 0; i < r.rows; i++) r.roofline += r.row[i].least, r.kernels += r.row[i].seconds;
+    for (int i = 0; i < entry->steps; i++) r.useful += entry->step[entry->kind[i]].useful;
     if (json) print_json(&r);
     else print_text(&r);
     return 0;

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include "../core/hd_core.h"
+#include "hd_traffic.h"
 
 typedef enum hd_type { HD_TYPE_F32, HD_TYPE_I32 } hd_type;
 enum { HD_RANK = 6 };
@@ -16,8 +17,9 @@ typedef struct hd_tensor { const char *name; hd_type type; int rank; int64_t siz
  * (init 0: constant `scale`; 1: normal of standard deviation `scale`; 2: uniform in +-scale). */
 typedef struct hd_weight { const char *name; int rank; int64_t size[HD_RANK]; size_t offset; int init; double scale; bool decay; } hd_weight;
 
-/* A kernel call, and all calls of an entry like it. flops and bytes are what one must do and move at the least. */
-typedef struct hd_step { const char *kernel, *where; double flops, bytes; } hd_step;
+/* A kernel call, and all calls of an entry like it: all its arithmetic; that of products and attention (kept pairs) which recomputes
+ * nothing; and what it must move at the least. */
+typedef struct hd_step { const char *kernel, *where; double flops, useful; hd_traffic traffic; } hd_step;
 
 /* Memory handed to an entry. All areas 64-byte aligned and owned by the caller. */
 typedef struct hd_memory {

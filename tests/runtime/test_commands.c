@@ -213,9 +213,20 @@ static void info_and_bench_print_the_keys_that_scripts_read(void **state)
     assert_contains(program_out, "\"total\": {\"ms\": ");
     assert_contains(program_out, "\"share_of_peak\": ");
     assert_contains(program_out, "{\"kernel\": \"join\", \"where\": \"tiny.lua:1\", \"calls\": 1, ");
+    assert_contains(program_out, "\"limit\": \"");
+    assert_contains(program_out, "{\"level\": \"memory\", \"read_gbs\": ");
+    assert_contains(program_out, "\"memory\": [{\"threads\": 1, ");
+    assert_true(number_after(program_out, "\"copy_gbs\": ") > 0);
+    const char *total = strstr(program_out, "\"total\": ");
+    assert_float_equal(number_after(total, "\"useful_gflops\": ") / number_after(total, "\"gflops\": "), 2.0 / 3, 1e-4);
+    assert_float_equal(number_after(total, "\"share_of_roofline\": "), number_after(total, "\"roofline_ms\": ") / number_after(total, "\"ms\": "), 1e-4);
+    assert_true(number_after(total, "\"kernels_ms\": ") > 0 && number_after(total, "\"roofline_ms\": ") > 0 && number_after(total, "\"outside_ms\": ") >= 0);
     ok(program("bench loss --threads 1 --seconds 0.05"));
-    assert_contains(program_out, "tiny loss, 1 threads");
-    assert_contains(program_out, "compiled for any;");
+    assert_contains(program_out, "tiny loss, 1 thread, median of");
+    assert_contains(program_out, "compiled for any\n");
+    assert_contains(program_out, "useful (products, and kept pairs of attention; nothing computed again)");
+    ok(program("bench loss --seconds 0.05 --quantile 0.1"));
+    assert_contains(program_out, ", quantile 0.1 of ");
 }
 
 static const struct { const char *line, *message; } refused[] = {

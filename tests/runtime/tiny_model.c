@@ -179,8 +179,9 @@ static const hd_tensor train_in[] = { TOKENS, TARGETS, { "hyper", HD_TYPE_F32, 1
 static const hd_tensor train_out[] = { LOSS, { "gradient_norm", HD_TYPE_F32, 1, { 1 } } };
 #define FLOPS (2.0 * POSITIONS * VOCAB * WIDTH)
 static const int32_t kinds[] = { 0, 1 };
-static const hd_step forward_steps[] = { { "positions", "tiny.lua:1", FLOPS, 4.0 * PARAMETERS } };
-static const hd_step train_steps[] = { { "positions", "tiny.lua:1", 3 * FLOPS, 8.0 * PARAMETERS }, { "join", "tiny.lua:1", SLOTS * PARAMETERS, 4.0 * SLOTS * PARAMETERS } };
+static const hd_step forward_steps[] = { { "positions", "tiny.lua:1", FLOPS, FLOPS, { { 4.0 * PARAMETERS }, { 0 } } } };
+static const hd_step train_steps[] = { { "positions", "tiny.lua:1", 3 * FLOPS, 2 * FLOPS, { { 8.0 * PARAMETERS }, { 0 } } },      /* as if a third were computed again */
+                                      { "join", "tiny.lua:1", SLOTS * PARAMETERS, 0, { { 4.0 * SLOTS * PARAMETERS }, { 4.0 * PARAMETERS } } } };
 
 static const hd_entry_info entries[] = {
     { "forward", 1, 1, forward_in, forward_out, 0, 0, 0, true, false, true, forward, 1, kinds, forward_steps, FLOPS },

@@ -1,0 +1,11 @@
+/* Memory of the size of models and measurements. */
+#ifndef HD_PAGES_H
+#define HD_PAGES_H
+
+#include <stddef.h>
+
+/* Zeroed, 2 MB aligned, huge pages advised; NULL when it is refused. */
+void *hd_pages_map(size_t bytes);
+void hd_pages_unmap(void *, size_t bytes);
+
+#endif
