@@ -19,6 +19,7 @@
 #include "product.h"
 #include "product_pool.h"
 
+#include "../runtime/app/app.h"
 #include "../runtime/app/peak.h"
 
 #include <dlfcn.h>
@@ -275,23 +276,19 @@ static bool onednn_start(contender *c) { (void)c; return false; }
 
 /* ---- measuring ---- */
 
-static int by_value(const void *a, const void *b)
-{
-    double p = *(const double *)a, q = *(const double *)b;
-    return (p > q) - (p < q);
-}
-
-/* The value below which `share` of the values lie; sorts a copy. */
+/* The value below which a share of the values lie; these stay as they are. */
 static double quantile(const double *values, int count, double share)
 {
-    double sorted[MOST_CALLS], at = share * (count - 1);
-    memcpy(sorted, values, (size_t)count * sizeof *values);
-    qsort(sorted, (size_t)count, sizeof *sorted, by_value);
-    int below = (int)at, above = below + 1 < count ? below + 1 : below;
-    return sorted[below] + (at - below) * (sorted[above] - sorted[below]);
+    double copy[MOST_CALLS];
+    memcpy(copy, values, (size_t)count * sizeof *values);
+    return hd_quantile(copy, count, share);
 }
 
-static double peak_sample(const hd_peak *peak, int i) { return 1e9 * (M == 1 ? hd_peak_read(peak, pool, i) : hd_peak_fma(peak, pool)); }
+static double peak_sample(const hd_peak *peak, int i)
+{
+    const hd_speeds s = hd_peak_sample(peak, pool, i, false);
+    return 1e9 * (M == 1 ? s.read[HD_DRAM] : s.fma);
+}
 
 /* Threads of OpenMP spin for some milliseconds after their work, and would take the processor from whoever comes next. */
 static void let_threads_sleep(void)
@@ -362,7 +359,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < count; i++) check(one[i], i == 0);
 
     hd_peak peak;
-    hd_peak_start(&peak);
+    if (!hd_peak_start(&peak, threads, 0)) hd_app_fail("products: no memory to measure this machine");
     for (int round = 0; round < rounds; round++)
         for (int i = 0; i < count; i++) measure(one[i], round, atof(argv[3]), &peak);
     for (int i = 0; i < count; i++) {
