@@ -1,6 +1,6 @@
 /* Which forward values the backward pass keeps and which it computes again: the cheapest choice that fits a limit of memory.
  *
- * Model. Let a cut be a place in the forward pass that a single value crosses, which gradients read (the residual stream). Cuts part the pass into
+ * Model. Let a cut be a place in the forward pass, between steps, that a single value crosses, which gradients read (the residual stream). Cuts part the pass into
  * segments (one half of a transformer's block each). What may be dropped in a segment are the values that its gradients read;
  * what dropped values are made of is made again too, back to the nearest values that are kept. Attention's results are always
  * kept, and of the values at two neighbouring cuts at least one is (at three, where a run is simple); so the pass is a row of runs,
@@ -44,7 +44,7 @@ typedef struct value_class { int nodes, capacity; int *node; uint64_t like; bool
 typedef struct segment {
     int cut;                /* the value at its end; the last segment: -1 */
     int rank;               /* nodes of the forward pass before it */
-    bool droppable;         /* it may be dropped: neither attention's nor made of weights alone */
+    bool droppable;         /* it may be dropped: it is not attention's */
     uint64_t signature;     /* equal: the segments do the same on other weights */
     int classes, capacity; value_class *class;
 } segment;
@@ -192,8 +192,11 @@ static uint64_t hash_of_attributes(hd_choices *c, const hd_node *n)
     case HD_OP_table: case HD_OP_input: return h;
     case HD_OP_attention: case HD_OP_attention_dx: {
         hd_attr attr = n->attr;
+        const hd_buckets *b = attr.attention.buckets;
         for (int i = 0; i < attr.attention.patterns; i++) h = mix(h, number_of(c, attr.attention.pattern[i]));
-        attr.attention.pattern = NULL;
+        if (attr.attention.alibi) h = hd_hash(attr.attention.alibi, sizeof(double) * (size_t)attr.attention.heads, h);
+        if (b) h = mix(mix(hd_hash(b->bucket, sizeof *b->bucket * (size_t)b->count, h), b->first), b->buckets);
+        attr.attention.pattern = NULL, attr.attention.alibi = NULL, attr.attention.buckets = NULL;
         return hd_hash(&attr.attention, sizeof attr.attention, h);
     }
     default: return hd_hash(&n->attr, sizeof n->attr, h);
@@ -205,24 +208,51 @@ typedef struct facts {
     bool *active;           /* depends on an input, not on weights alone */
     bool *fixed;            /* never dropped, and no part of a cut */
     bool *stored, *read;    /* in memory when all is kept; read by a gradient */
+    int *joined;            /* a step spans from here to there: the ends of such nodes' spans; a cut goes through none */
     int *last;              /* last node of the forward pass that reads it */
     int *rank;              /* nodes of the forward pass before it */
     uint64_t *like;         /* equal: made alike of the same values */
     uint64_t *readers;      /* which gradients' nodes read it */
 } facts;
 
+static const hd_node *differentiated(const hd_node *n)
+{
+    while (n->differentiates) n = n->differentiates;
+    return n;
+}
+
+/* A step belongs to one segment: what elementwise nodes in it compute must be on one side of every cut. Those of gradients that read
+ * nothing of the forward pass may be anywhere. */
+static void join_steps(const hd_choices *c, const hd_fusion *fusion, int *joined)
+{
+    int *first = HD_NEW_ARRAY(int, fusion->groups), *last = HD_NEW_ARRAY(int, fusion->groups);
+    for (int k = 0; k < fusion->groups; k++) first[k] = INT32_MAX;
+    for (int i = 0; i < c->graph->nodes; i++) {
+        const hd_node *n = c->graph->node[i];
+        const int group = fusion->group[i], at = differentiated(n)->id;
+        if (group < 0 || !(c->forward[i] || (c->after[i] && n->differentiates))) continue;
+        bool reads = c->forward[i];
+        for (int k = 0; k < n->inputs; k++) reads |= c->forward[maker(n->input[k])->id];
+        if (reads && at < first[group]) first[group] = at;
+        if (at > last[group]) last[group] = at;
+    }
+    for (int k = 0; k < fusion->groups; k++) if (first[k] < last[k] && last[k] > joined[first[k]]) joined[first[k]] = last[k];
+}
+
 static facts facts_of(hd_choices *c)
 {
     const hd_graph *g = c->graph;
     const int nodes = g->nodes;
     const bool *needed = needed_by(g, c->entry);
-    facts f = { .active = HD_NEW_ARRAY(bool, nodes), .fixed = HD_NEW_ARRAY(bool, nodes), .read = HD_NEW_ARRAY(bool, nodes), .stored = hd_fuse(g, c->entry)->stored };
+    facts f = { .active = HD_NEW_ARRAY(bool, nodes), .fixed = HD_NEW_ARRAY(bool, nodes), .read = HD_NEW_ARRAY(bool, nodes), .joined = HD_NEW_ARRAY(int, nodes) };
+    const hd_fusion *fusion = hd_fuse(g, c->entry);
+    f.stored = fusion->stored;
     f.last = HD_NEW_ARRAY(int, nodes), f.rank = HD_NEW_ARRAY(int, nodes), f.like = HD_NEW_ARRAY(uint64_t, nodes), f.readers = HD_NEW_ARRAY(uint64_t, nodes);
     bool *feeds = HD_NEW_ARRAY(bool, nodes);
     c->forward = HD_NEW_ARRAY(bool, nodes), c->after = HD_NEW_ARRAY(bool, nodes);
     for (int i = nodes - 1; i >= 0; i--)
         for (int k = 0; needed[i] && (feeds[i] || g->node[i]->differentiates) && k < g->node[i]->inputs; k++) feeds[g->node[i]->input[k]->id] = true;
-    int *first = HD_NEW_ARRAY(int, nodes), *attentions = HD_NEW_ARRAY(int, nodes + 1), rank = 0;
+    int *attentions = HD_NEW_ARRAY(int, nodes + 1), rank = 0;
     for (int i = 0; i < nodes; i++) {
         hd_node *n = g->node[i];
         attentions[i + 1] = attentions[i];
@@ -238,7 +268,6 @@ static facts facts_of(hd_choices *c)
         for (int k = 0; !hd_is_view(n) && k < n->inputs; k++) {
             const int x = maker(n->input[k])->id;
             if (c->forward[i]) {
-                if (!first[x]) first[x] = i;
                 f.last[x] = i;
             } else if (n->differentiates && c->forward[x]) {
                 f.read[x] = true;
@@ -246,19 +275,21 @@ static facts facts_of(hd_choices *c)
             }
         }
     }
-    /* made of weights alone; or read all along (an encoder's result): its life says nothing of one layer */
-    for (int i = 0; i < nodes; i++) f.fixed[i] = c->forward[i] && (!f.active[i] || (f.last[i] && attentions[f.last[i]] - attentions[first[i]] > 2));
+    join_steps(c, fusion, f.joined);
+    /* what many layers read (an encoder's result), or more than one (made of weights alone): its life says nothing of one segment */
+    for (int i = 0; i < nodes; i++) f.fixed[i] = c->forward[i] && f.last[i] && attentions[f.last[i]] - attentions[i + 1] > (f.active[i] ? 2 : 0);
     return f;
 }
 
 static void find_cuts(hd_choices *c, const facts *f)
 {
     const hd_graph *g = c->graph;
-    int crossing = 0, start = 0, rank = 0;
+    int crossing = 0, start = 0, rank = 0, end = 0;
     int64_t sum = 0;                        /* of the ids of those that cross: of one, the id */
-    c->segment_of = HD_NEW_ARRAY(int, g->nodes);
+    int *place = HD_NEW_ARRAY(int, g->nodes);
     for (int i = 0; i < g->nodes && !c->after[i]; i++) {        /* a loss in chunks goes forward and back for each: one segment */
         hd_node *n = g->node[i];
+        if (f->joined[i] > end) end = f->joined[i];
         if (!c->forward[i] || hd_is_view(n)) continue;
         if (!f->fixed[i] && f->last[i]) crossing++, sum += i;
         for (int k = 0; k < n->inputs; k++) {
@@ -267,18 +298,17 @@ static void find_cuts(hd_choices *c, const facts *f)
             for (int j = 0; j < k; j++) again |= maker(n->input[j])->id == x;
             if (f->last[x] == i && !again && c->forward[x] && !f->fixed[x]) crossing--, sum -= x;
         }
-        if (crossing != 1 || !f->stored[sum] || !f->read[sum] || (c->segments && c->segment[c->segments - 1].cut == sum)) continue;
-        for (; start <= i; start++) c->segment_of[start] = c->segments;
-        HD_PUSH(c->segment, c->segments, c->capacity, ((segment){ .cut = (int)sum, .rank = rank, .droppable = g->node[sum]->op != HD_OP_attention && f->active[sum] }));
+        if (crossing != 1 || end > i || !f->stored[sum] || !f->read[sum] || (c->segments && c->segment[c->segments - 1].cut == sum)) continue;
+        for (; start <= i; start++) place[start] = c->segments;
+        HD_PUSH(c->segment, c->segments, c->capacity, ((segment){ .cut = (int)sum, .rank = rank, .droppable = g->node[sum]->op != HD_OP_attention }));
         rank = f->rank[i];
     }
-    for (; start < g->nodes; start++) c->segment_of[start] = c->segments;
+    for (; start < g->nodes; start++) place[start] = c->segments;
     HD_PUSH(c->segment, c->segments, c->capacity, ((segment){ .cut = -1, .rank = rank }));
+    c->segment_of = HD_NEW_ARRAY(int, g->nodes);
     for (int i = 0; i < g->nodes; i++) {
-        const hd_node *n = g->node[i];
-        while (n->differentiates) n = n->differentiates;
-        if (c->forward[i] || g->node[i]->differentiates) c->segment_of[i] = c->segment_of[n->id];
-        else c->segment_of[i] = -1;
+        const bool known = c->forward[i] || g->node[i]->differentiates;
+        c->segment_of[i] = known ? place[differentiated(g->node[i])->id] : -1;
     }
 }
 
@@ -463,12 +493,13 @@ static void measure(const hd_choices *c, int runs, run *r)
         backward[s] = n && (c->after[origin[n->id]] || !known[n->id]);
         r[at].way->seconds += seconds_of(&p->step[s], c->target), r[at].way->flops += p->step[s].flops;
     }
-    hd_life *life;
-    const int lives = hd_lives(p, &life);
+    hd_share_dying(p);
     int64_t *change = HD_NEW_ARRAY(int64_t, p->steps + 1), *before = HD_NEW_ARRAY(int64_t, runs), live = 0;
-    for (int i = 0; i < lives; i++) {
-        change[life[i].first] += life[i].bytes, change[life[i].last + 1] -= life[i].bytes;
-        if (!backward[life[i].first] && backward[life[i].last]) r[of[life[i].last]].way->held += life[i].bytes;
+    for (int i = 0; i < p->buffers; i++) {
+        const hd_buffer *b = p->buffer[i];
+        if (b->area != HD_AREA_SCRATCH || b->last < 0) continue;
+        change[b->first + (b->same != NULL)] += b->bytes, change[b->last + 1] -= b->bytes;       /* one that lies on another begins after it */
+        if (!backward[b->first] && backward[b->last]) r[of[b->last]].way->held += b->bytes;
     }
     r[runs - 1].way->held = 0;              /* for no later run */
     for (int k = 1; k < runs; k++) before[k] = before[k - 1] + r[k - 1].way->held;
@@ -650,7 +681,7 @@ int hd_choices_table(hd_choices *c, int most, hd_choice *rows)
     int count = 0;
     for (int i = 0; i < most - 1 && from < to; i++) {
         const hd_choice next = cheapest(c, from + (int64_t)((double)(to - from) * i / (most - 1)));
-        if (!count || next.scratch_bytes != rows[count - 1].scratch_bytes) rows[count++] = next;
+        if (!count || next.seconds < rows[count - 1].seconds) rows[count++] = next;
     }
     rows[count++] = c->all_kept;
     return count;

@@ -86,9 +86,8 @@ int64_t hd_weight_offsets(const hd_graph *, int64_t *offset_of_node);
 struct hd_kernels;
 /* packing: collects the panels that the entry reads; NULL where weights change in every call, which then packs them in scratch. */
 hd_program *hd_lower_entry(const hd_graph *, const hd_entry *, const hd_target *, struct hd_kernels *, const int64_t *weight_offset, int64_t weights_bytes, hd_packing *);
-/* When each piece of scratch is alive: buffers that lie on one another are one. Steps `first` to `last`. */
-typedef struct hd_life { hd_buffer *buffer; int first, last; int64_t bytes; } hd_life;
-int hd_lives(hd_program *, hd_life **lives);
+/* Which buffers lie on others (same, taken_by): the first part of hd_plan. */
+void hd_share_dying(hd_program *);
 void hd_plan(hd_program *);
 /* What a step must move at the least, by its arguments. */
 double hd_step_bytes(const hd_step *);

@@ -24,7 +24,7 @@ int64_t hd_weight_offsets(const hd_graph *g, int64_t *offset_of_node)
  * each before the same element of the new one is written: then the two are equal in size and both among the step's
  * elementwise operands. lower.c lists operands after the kernel's own arguments; those carry the types "const float *" with
  * writes = false, and a buffer that is also among the kernel's own arguments does not qualify. */
-static void share_dying(hd_program *p)
+void hd_share_dying(hd_program *p)
 {
     for (int i = 0; i < p->steps; i++) {
         const hd_step *s = &p->step[i];
@@ -129,36 +129,27 @@ static void improve(block *blocks, int count, int *sorted, int64_t *offset, int6
     }
 }
 
-int hd_lives(hd_program *p, hd_life **lives)
+void hd_plan(hd_program *p)
 {
-    share_dying(p);
-    int count = 0;
-    *lives = HD_NEW_ARRAY(hd_life, p->buffers + 1);
+    hd_share_dying(p);
+    block *blocks = HD_NEW_ARRAY(block, p->buffers + 1), *best = HD_NEW_ARRAY(block, p->buffers + 1);
+    int64_t *change = HD_NEW_ARRAY(int64_t, p->steps + 1), live = 0;
+    int count = 0, fullest = 0;
     for (int i = 0; i < p->buffers; i++) {
         hd_buffer *b = p->buffer[i];
         if (b->area != HD_AREA_SCRATCH || b->last < 0 || b->same) continue;
         int last = b->last;                 /* that of the last one lying on b: each lies on the one before */
         for (const hd_buffer *next = b->taken_by; next; next = next->taken_by) last = next->last;
-        (*lives)[count++] = (hd_life){ b, b->first, last, b->bytes };
+        blocks[count] = (block){ .buffer = b, .first = b->first, .last = last, .bytes = b->bytes, .order = count };
+        change[b->first] += b->bytes, change[last + 1] -= b->bytes;
+        count++;
     }
-    return count;
-}
-
-void hd_plan(hd_program *p)
-{
-    hd_life *life;
-    const int count = hd_lives(p, &life);
-    block *blocks = HD_NEW_ARRAY(block, count + 1), *best = HD_NEW_ARRAY(block, count + 1);
-    int64_t *change = HD_NEW_ARRAY(int64_t, p->steps + 1), live = 0;
-    int fullest = 0;
-    for (int i = 0; i < count; i++) change[life[i].first] += life[i].bytes, change[life[i].last + 1] -= life[i].bytes;
     p->lower_bound_bytes = 0;
     for (int s = 0; s < p->steps; s++) {
         live += change[s];
         if (live > p->lower_bound_bytes) p->lower_bound_bytes = live, fullest = s;
     }
-    for (int i = 0; i < count; i++)
-        blocks[i] = (block){ life[i].buffer, life[i].first, life[i].last, life[i].bytes, life[i].first <= fullest && fullest <= life[i].last, i };
+    for (int i = 0; i < count; i++) blocks[i].at_peak = blocks[i].first <= fullest && fullest <= blocks[i].last;
 
     int (*const orders[])(const void *, const void *) = { by_size, by_area, by_birth, by_peak };
     int *sorted = HD_NEW_ARRAY(int, count + 1);
