@@ -120,11 +120,11 @@ static void say_empty_rows(const hd_graph *g)
     }
 }
 
-static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_target *target, const char *prefix)
+static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_target *target, const char *prefix, hd_tuning *tuning)
 {
     hd_model *m = HD_NEW(hd_model);
     m->graph = g, m->target = target, m->version = HD_VERSION;
-    m->kernels = (hd_kernels){ .prefix = prefix, .target = target, .tuning = hd_tuning_open(o, target) };
+    m->kernels = (hd_kernels){ .prefix = prefix, .target = target, .tuning = tuning };
     m->weight_offset = HD_NEW_ARRAY(int64_t, g->nodes);
     m->weights_bytes = hd_weight_offsets(g, m->weight_offset);
     m->program = HD_NEW_ARRAY(hd_program *, g->entries);
@@ -155,13 +155,13 @@ static hd_model *compile_for(const hd_options *o, const hd_graph *g, const hd_ta
     return m;
 }
 
-hd_model *hd_compile_again(const hd_options *o, const hd_model *m) { return compile_for(o, m->graph, m->target, m->kernels.prefix); }
+hd_model *hd_compile_again(const hd_options *o, const hd_model *m) { return compile_for(o, m->graph, m->target, m->kernels.prefix, hd_tuning_open(o, m->target)); }
 
 /* What gradients read of the forward pass: all of it is kept if it fits --memory, else the cheapest choice is made; without a limit,
  * what hd.recompute marks is made again. Returns the choices there were, for info. */
-static hd_choices *choose_kept(const hd_options *o, hd_graph *g, const hd_entry *trains)
+static hd_choices *choose_kept(const hd_options *o, hd_graph *g, const hd_entry *trains, hd_tuning *tuning)
 {
-    hd_choices *choices = trains && (o->memory || !strcmp(o->command, "info")) ? hd_choices_find(g, trains, o->target) : NULL;
+    hd_choices *choices = trains && (o->memory || !strcmp(o->command, "info")) ? hd_choices_find(g, trains, o->target, tuning) : NULL;
     if (!choices || !o->memory) {
         hd_recompute_marked(g);
         return choices;
@@ -190,15 +190,16 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
     hd_simplify(g);
     dump_graph(o, "simplify", g);
     const hd_entry *trains = hd_training_entry(g);
-    hd_choices *choices = choose_kept(o, g, trains);
+    hd_tuning *tuning = hd_tuning_open(o, o->target), *trials = memcpy(HD_NEW(hd_tuning), tuning, sizeof *tuning);     /* what is tried is not what the model asks for */
+    hd_choices *choices = choose_kept(o, g, trains, trials);
     dump_graph(o, "recompute", g);
     dump_patterns(o, g);
 
     const bool several = info && *o->target->better;
-    hd_model *m = compile_for(o, g, o->target, several ? hd_format("%s_v%d", g->name, o->target->level) : g->name), **last = &m->better;
+    hd_model *m = compile_for(o, g, o->target, several ? hd_format("%s_v%d", g->name, o->target->level) : g->name, tuning), **last = &m->better;
     for (int i = 0; several && o->target->better[i]; i++, last = &(*last)->better) {
         const hd_target *target = hd_target_find(o->target->better[i]);
-        *last = compile_for(o, g, target, hd_format("%s_v%d", g->name, target->level));
+        *last = compile_for(o, g, target, hd_format("%s_v%d", g->name, target->level), hd_tuning_open(o, target));
         (*last)->part = true;
     }
     m->trains = trains, m->choices = choices;

@@ -61,6 +61,7 @@ struct hd_choices {
     const hd_graph *graph;
     const hd_entry *entry;
     const hd_target *target;
+    struct hd_tuning *tuning;
     bool *forward;          /* by node id: of the forward pass, and some gradient depends on it */
     bool *after;            /* a gradient, or depends on one */
     int *segment_of;        /* by node id; -1: that of the step before */
@@ -166,7 +167,7 @@ static hd_program *lowered(const hd_choices *c, const hd_target *target, const h
     for (int i = 0; i < g->nodes; i++) (*origin)[i] = from[before[i]], (*known)[i] = old[before[i]] == g->node[i];
     int64_t *offset = HD_NEW_ARRAY(int64_t, g->nodes);
     const int64_t bytes = hd_weight_offsets(g, offset);
-    hd_kernels kernels = { .prefix = g->name, .target = target };         /* thrown away */
+    hd_kernels kernels = { .prefix = g->name, .target = target, .tuning = target == c->target ? c->tuning : NULL };         /* thrown away */
     return hd_lower_entry(g, g->entry[0], target, &kernels, offset, bytes, c->entry->effects ? NULL : HD_NEW(hd_packing));
 }
 
@@ -687,10 +688,10 @@ int hd_choices_table(hd_choices *c, int most, hd_choice *rows)
     return count;
 }
 
-hd_choices *hd_choices_find(const hd_graph *g, const hd_entry *entry, const hd_target *target)
+hd_choices *hd_choices_find(const hd_graph *g, const hd_entry *entry, const hd_target *target, struct hd_tuning *tuning)
 {
     hd_choices *c = HD_NEW(hd_choices);
-    c->graph = copy_of(g, entry, true, NULL), c->entry = c->graph->entry[0], c->target = target;
+    c->graph = copy_of(g, entry, true, NULL), c->entry = c->graph->entry[0], c->target = target, c->tuning = tuning;
     facts f = facts_of(c);
     find_cuts(c, &f);
     sign_segments(c, &f);

@@ -28,8 +28,9 @@ typedef struct hd_choice {
 typedef struct hd_choices hd_choices;
 /* The entry of g that trains: the one with gradients that needs the most operations; NULL without one. */
 const hd_entry *hd_training_entry(const hd_graph *g);
-/* They stay valid when the graph changes. */
-hd_choices *hd_choices_find(const hd_graph *, const hd_entry *, const hd_target *);
+/* They stay valid when the graph changes. tuning: the records that the target's kernels will be chosen by, or NULL. */
+struct hd_tuning;
+hd_choices *hd_choices_find(const hd_graph *, const hd_entry *, const hd_target *, struct hd_tuning *tuning);
 /* The cheapest choice whose scratch fits `bytes`; false, and the choice that needs the least, where none fits. */
 bool hd_choose(hd_choices *, int64_t bytes, hd_choice *out);
 /* At most `most` of them, from the least memory to the most; the last keeps all. */

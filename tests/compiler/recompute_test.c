@@ -49,7 +49,7 @@ static void plans_stay_within_what_is_allowed(void **state)
     (void)state;
     for (unsigned i = 0; i < sizeof models / sizeof *models; i++) {
         const hd_graph *g = graph_of(models[i].spec, models[i].keys);
-        hd_choices *choices = hd_choices_find(g, hd_training_entry(g), hd_target_find("x86-64-v3"));
+        hd_choices *choices = hd_choices_find(g, hd_training_entry(g), hd_target_find("x86-64-v3"), NULL);
         hd_choice all, least, row[12];
         assert_true(hd_choose(choices, INT64_MAX, &all));
         assert_false(hd_choose(choices, 1, &least));
@@ -172,7 +172,7 @@ static void no_cheaper_choice_fits(void **state)
         hd_keep *plain = HD_NEW_ARRAY(hd_keep, g->nodes);
         const hd_entry *entry = hd_training_entry(g);
         const int values = values_of(g, entry, value, plain), subsets = 1 << values, nodes = g->nodes;
-        hd_choices *choices = hd_choices_find(g, entry, target);
+        hd_choices *choices = hd_choices_find(g, entry, target, NULL);
         result *of = HD_NEW_ARRAY(result, subsets);
         for (int s = 0; s < subsets; s++) {
             hd_keep *keep = memcpy(HD_NEW_ARRAY(hd_keep, nodes), plain, (size_t)nodes * sizeof *keep);
