@@ -1,11 +1,12 @@
 /* Which forward values the backward pass keeps and which it computes again: the cheapest choice that fits a limit of memory.
  *
- * Model. Let a cut be a place in the forward pass, between steps, that a single value crosses, which gradients read (the residual stream). Cuts part the pass into
- * segments (one half of a transformer's block each). What may be dropped in a segment are the values that its gradients read;
- * what dropped values are made of is made again too, back to the nearest values that are kept. Attention's results are always
- * kept, and of the values at two neighbouring cuts at least one is (at three, where a run is simple); so the pass is a row of runs,
- * each a segment or two whose common cut is dropped, and what one run drops changes nothing in another: its backward steps happen in one stretch, read
- * values of the run alone, and begin when those of all later runs are over. A way to treat a run is then three numbers:
+ * Model. Let a cut be a place in the forward pass, between steps, that a single value crosses, which gradients read (the residual
+ * stream). Cuts part the pass into segments (one half of a transformer's block each). What may be dropped in a segment are the
+ * values that its gradients read; what dropped values are made of is made again too, back to the nearest values that are kept.
+ * Attention's results are always kept, and of the values at two neighbouring cuts at least one is (at three, where a run has few
+ * ways); so the pass is a row of runs, each of some segments whose common cuts are dropped, and what one run drops changes nothing
+ * in another: its backward steps happen in one stretch, read values of the run alone, and begin when those of all later runs are
+ * over. A way to treat a run is then three numbers:
  *
  *   held   bytes that the forward pass leaves for the run's backward stretch
  *   peak   most bytes alive during the run's own steps, without what earlier runs hold
@@ -15,12 +16,12 @@
  * run's numbers do not depend on the others'), so that all ways of identical layers take few lowerings however many layers there
  * are, and fusion, copies, packed panels and values that share memory are all accounted for.
  *
- * Choice. With runs in order, the entry fits `limit` if and only if for every run j: held of all runs before j + peak of j <= limit. So a
- * way that is worse than another in all three numbers is in no cheapest choice, and of two choices for the first runs with equal
- * end one that holds more and takes longer cannot be part of a cheapest choice either: any continuation of it fits after the
- * other too. Keeping all others, run by run (dynamic programming), ends with the cheapest: exact for this model. The entry's true
- * plan is checked at the end; where it needs more than the model says (values read across several runs), the limit is
- * lowered by the difference and the choice made again. */
+ * Choice. With runs in order, the entry fits `limit` if and only if for every run j: held of all runs before j + peak of j <= limit.
+ * So a way that is worse than another in all three numbers is in no cheapest choice; and of two choices for the first runs that end
+ * at the same cut, one that holds more and takes longer is in none either: whatever follows it fits after the other too. Keeping
+ * all others, run by run (dynamic programming), ends with the cheapest: exact for this model. The true plan is made at the end; where
+ * it needs more (values read across several runs, an arena above its lower bound), the limit is lowered by the difference and
+ * the choice made again. */
 #include "recompute.h"
 #include "fuse.h"
 #include "../emit/kernels.h"

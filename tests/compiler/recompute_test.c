@@ -53,7 +53,8 @@ static void plans_stay_within_what_is_allowed(void **state)
         hd_choice all, least, row[12];
         assert_true(hd_choose(choices, INT64_MAX, &all));
         assert_false(hd_choose(choices, 1, &least));
-        print_message("%-30s from %9lld to %9lld bytes, %.1f %% longer\n", models[i].why, (long long)all.scratch_bytes, (long long)least.scratch_bytes, 100 * (least.seconds / all.seconds - 1));
+        print_message("%-30s from %9lld to %9lld bytes, %.1f %% longer\n", models[i].why, (long long)all.scratch_bytes,
+                      (long long)least.scratch_bytes, 100 * (least.seconds / all.seconds - 1));
         assert_true(least.scratch_bytes < all.scratch_bytes * 2 / 3);
         double slower = INFINITY;
         for (int k = 0; k <= 16; k++) {
@@ -193,7 +194,10 @@ static void no_cheaper_choice_fits(void **state)
             if (fits && choice.seconds <= of[k].seconds * (1 + 1e-9)) continue;
             cheaper++;
             print_message("%lld bytes: %.6g s by dropping", (long long)of[k].bytes, of[k].seconds);
-            for (int v = 0; v < values; v++) if (s >> v & 1) print_message(" %d %s %s,", value[v], hd_ops[g->node[value[v]]->op].name, g->node[value[v]]->name ? g->node[value[v]]->name : "");
+            for (int v = 0; v < values; v++) {
+                const hd_node *n = g->node[value[v]];
+                if (s >> v & 1) print_message(" %d %s %s,", value[v], hd_ops[n->op].name, n->name ? n->name : "");
+            }
             print_message(" chosen were %lld bytes, %.6g s\n", (long long)choice.scratch_bytes, choice.seconds);
         }
         print_message("%s: %d subsets of %d values, %d cheaper than the choice\n", small[m].why, subsets, values, cheaper);
@@ -229,7 +233,9 @@ static void assert_same_tensors(const char *a, const char *b)
 static void results_are_the_same_bit_by_bit(void **state)
 {
     (void)state;
-    static const struct { const char *name, *flags; } ways[] = { { "kept", "" }, { "marked", " -D recompute=true" }, { "fitted", " --memory 900K" }, { "nearly_least", " --memory 830K" } };
+    static const struct { const char *name, *flags; } ways[] = {
+        { "kept", "" }, { "marked", " -D recompute=true" }, { "fitted", " --memory 900K" }, { "nearly_least", " --memory 830K" },
+    };
     write_words(HERE "/words", 20000);
     for (unsigned i = 0; i < sizeof ways / sizeof *ways; i++) {
         must("%s build%s " TRAINED "%s -o " HERE "/%s", heddle(), sanitize(), ways[i].flags, ways[i].name);
