@@ -151,12 +151,14 @@ static void print_text(const result *r)
 {
     const hd_speeds *s = &r->speeds;
     double gflops = r->entry->flops / r->total / 1e9;
-    printf("%s %s, %d thread%s, %s of %d calls, compiled for %s\n", hd_model.name, r->entry->name, r->threads, r->threads == 1 ? "" : "s", r->quantile == 0.5 ? "median" : hd_app_text("quantile %g", r->quantile), r->repetitions, hd_model.target);
+    const char *times = r->quantile == 0.5 ? "median" : hd_app_text("quantile %g", r->quantile);
+    printf("%s %s, %d thread%s, %s of %d calls, compiled for %s\n", hd_model.name, r->entry->name, r->threads, r->threads == 1 ? "" : "s", times, r->repetitions, hd_model.target);
     printf("measured in between: peak %.1f GFLOP/s (%s)", s->fma, r->peak->isa);
     for (int l = 0; l < HD_LEVELS; l++) printf("; %s: reads %.1f, copies %.1f", hd_level_names[l], s->read[l], s->copy[l]);
     printf(", past the caches %.1f GB/s\n", s->copy_past);
     for (int i = 0; i < r->counts; i++)
-        printf("%s %d thread%s: reads %.1f, copies %.1f, past the caches %.1f GB/s\n", i ? "      " : "memory", r->count[i], r->count[i] == 1 ? "" : "s", r->of_count[i].read[HD_DRAM], r->of_count[i].copy[HD_DRAM], r->of_count[i].copy_past);
+        printf("%s %d thread%s: reads %.1f, copies %.1f, past the caches %.1f GB/s\n", i ? "      " : "memory", r->count[i], r->count[i] == 1 ? "" : "s",
+               r->of_count[i].read[HD_DRAM], r->of_count[i].copy[HD_DRAM], r->of_count[i].copy_past);
     printf("\n%9s %7s %6s %9s %6s %8s  %6s %-10s  %-44s %s\n", "ms", "share", "calls", "GFLOP/s", "peak", "GB/s", "share", "of limit", "kernel", "lines");
     for (int i = 0; i < r->rows; i++) {
         const row *k = &r->row[i];

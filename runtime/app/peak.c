@@ -77,7 +77,12 @@ LOOPS(base, , 4, 12, STREAM_4)
 
 const char *const hd_level_names[HD_LEVELS] = { "L2", "L3", "memory" };
 
-typedef struct loops { const char *isa; float (*fma)(long); float (*read)(const float *, size_t); void (*copy)(float *, const float *, size_t), (*copy_past)(float *, const float *, size_t); int flops, lanes; } loops;
+typedef struct loops {
+    const char *isa;
+    float (*fma)(long), (*read)(const float *, size_t);
+    void (*copy)(float *, const float *, size_t), (*copy_past)(float *, const float *, size_t);
+    int flops, lanes;
+} loops;
 
 static loops pick(int lanes)
 {

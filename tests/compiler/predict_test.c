@@ -155,9 +155,9 @@ static void predictions_are_near_what_programs_measure(void **state)
 static void more_work_is_predicted_to_take_longer(void **state)
 {
     (void)state;
-    const double once = predicted("train_step", "models/text.lua " SMALL), twice = predicted("train_step", "models/text.lua " SMALL " -D layers=8");
-    print_message("4 times the layers: %.2f times as long\n", twice / once);
-    assert_true(twice > 1.5 * once);
+    const double once = predicted("train_step", "models/text.lua " SMALL), often = predicted("train_step", "models/text.lua " SMALL " -D layers=24");
+    print_message("12 times the layers: %.2f times as long\n", often / once);
+    assert_true(often > 2 * once);      /* 10 times, but what each rests on is measured by itself, perhaps beside other work */
 }
 
 static void what_a_prediction_rests_on_is_said(void **state)
