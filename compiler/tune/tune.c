@@ -148,7 +148,7 @@ static bool compare(search *s, const hd_variant *candidate, int candidates, int 
     for (int i = 0; i < candidates; i++) trial[n++] = trial_of(s->work->step->tunable, &candidate[i]);
     const double left = s->ends - seconds();
     show_progress(s, n);
-    if (!hd_measure(s->tuning, s->model, s->work->program, s->work->step, trial, n, threads, time, (left > 0 ? left : 0) + 5, why)) return false;
+    if (!hd_measure(s->tuning, s->model, s->work->program, s->work->step, trial, n, threads, time, fmax(left, 3 * time) + 5, why)) return false;
     s->analytical = trial[0];
     for (int i = 0; i < n; i++) {
         if (i > incumbent) HD_PUSH(s->choice, s->tried, s->tried_capacity, trial[i].choice), s->timed++, s->dropped += trial[i].dropped != NULL;
