@@ -16,7 +16,7 @@ CFLAGS ?= -O2 -g
 WARN = -Wall -Wextra -Wpedantic -Wshadow
 HOST = $(CC) -std=c11 -D_GNU_SOURCE= $(CFLAGS) $(WARN) -MMD -MP
 LUA_INCLUDE = -I/usr/include/lua5.4
-LIBS = -llua5.4 -l:libjansson.a -lm -lpthread
+LIBS = -llua5.4 -l:libjansson.a -l:libutf8proc.a -l:libpcre2-8.a -lm -lpthread
 
 COMPILER = base/base \
   graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss \
@@ -25,14 +25,17 @@ COMPILER = base/base \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/plan passes/recompute passes/keep passes/traffic \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
+  tokenizer/tokens tokenizer/read_json tokenizer/read_files tokenizer/unicode tokenizer/write \
   driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/tensor_file
 CORE = core/pool
+# the encoder: in programs that have a tokenizer, and in the compiler, which asks it about the tables it wrote
+TOKENIZER = app/tokenizer app/tokenizer_normal app/tokenizer_split app/tokenizer_model
 APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/weights app/data app/score \
   app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/pages app/info \
-  app/kept app/coder app/attention app/attention_page
+  app/kept app/coder app/attention app/attention_page $(TOKENIZER) app/tokenizer_regex
 
 # what the compiler shares with the programs it makes: predictions rest on the speeds that PROGRAM bench measures
-SHARED = core/pool app/peak app/pages
+SHARED = core/pool app/peak app/pages $(TOKENIZER) app/tokenizer_regex
 
 CO = $(COMPILER:%=build/compiler/%.o) $(SHARED:%=build/runtime/%.o)
 RO = $(CORE:%=build/runtime/%.o) $(APP:%=build/runtime/%.o)
@@ -86,6 +89,7 @@ COMPILER_TESTS = \
   view_test \
   build_test \
   tune_test \
+  tokenizer_test \
   variants_test \
   predict_test \
   golden_test
