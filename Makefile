@@ -32,7 +32,7 @@ CORE = core/pool
 TOKENIZER = app/tokenizer app/tokenizer_normal app/tokenizer_split app/tokenizer_model
 APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/weights app/data app/score \
   app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/pages app/info \
-  app/kept app/coder app/attention app/attention_page $(TOKENIZER) app/tokenizer_regex
+  app/text app/tokenize app/kept app/coder app/attention app/attention_page $(TOKENIZER) app/tokenizer_regex
 
 # what the compiler shares with the programs it makes: predictions rest on the speeds that PROGRAM bench measures
 SHARED = core/pool app/peak app/pages $(TOKENIZER) app/tokenizer_regex

@@ -176,7 +176,7 @@ void hd_files_write(const hd_model *m, const char *folder)
 {
     if (mkdir(folder, 0777) && errno != EEXIST) hd_fail((hd_where){ folder, 0 }, "cannot make the folder: %s", strerror(errno));
     for (const hd_model *v = m; v; v = v->better)
-        for (int i = 0; i < v->files; i++) hd_write_file(hd_format("%s/%s", folder, v->file[i].name), v->file[i].text, strlen(v->file[i].text));
+        for (int i = 0; i < v->files; i++) hd_write_file(hd_format("%s/%s", folder, v->file[i].name), v->file[i].text, v->file[i].bytes ? v->file[i].bytes : strlen(v->file[i].text));
 }
 
 const char *hd_cache_folder(bool anyway)
@@ -295,6 +295,7 @@ static int add_jobs(job *jobs, int count, const hd_options *o, const hd_model *m
     uint64_t key = key_of(flag);
     const int first = count;
     for (int i = 0; i < m->files; i++) {
+        if (m->file[i].bytes) continue;           /* the tokenizer's tables, whose hash the file that takes them in holds */
         if (m->file[i].header) { key = hd_hash(m->file[i].text, strlen(m->file[i].text), key); continue; }
         job *j = &jobs[count++];
         j->flag = flag;
@@ -311,6 +312,7 @@ static void start_job(job *j)
     const char *argv[MOST_FLAGS];
     int n = 0;
     for (; j->flag[n]; n++) argv[n] = j->flag[n];
+    argv[n++] = hd_format("-Wa,-I%.*s", (int)(strrchr(j->source, '/') - j->source), j->source);       /* where .incbin looks */
     const char *const tail[] = { "-c", j->source, "-o", j->object, NULL };
     memcpy(argv + n, tail, sizeof tail);
     j->output = output_file();
@@ -390,12 +392,14 @@ void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, c
     qsort(jobs, (size_t)count, sizeof *jobs, largest_first);
     run_jobs(jobs, count, o);
 
-    const char **all = HD_NEW_ARRAY(const char *, count + 2), *said;
+    const char **all = HD_NEW_ARRAY(const char *, count + 3), *said;
+    int libraries = 2;
     memcpy(all, object, sizeof *all * (size_t)count);
     all[count] = hd_format("%s/libheddle_app%s.a", f->objects, o->sanitize ? "_asan" : "");
     all[count + 1] = "-l:libjansson.a";
+    if (m->tokenizer_regex) all[count + libraries++] = "-l:libpcre2-8.a";
     const char *made = hd_format("%s/program", folder);
-    if (!hd_cc_link(o, count + 2, all, made, &said)) {
+    if (!hd_cc_link(o, count + libraries, all, made, &said)) {
         fputs(said, stderr);
         hd_fail((hd_where){ o->spec, 0 }, "linking failed; is heddle's runtime built (make), and libjansson's development package installed?");
     }

@@ -4,6 +4,7 @@
 #include "../pattern/pattern.h"
 #include "../spec/spec.h"
 #include "../tune/tune.h"
+#include "../tokenizer/tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,6 +176,17 @@ static hd_choices *choose_kept(const hd_options *o, hd_graph *g, const hd_entry 
     return choices;
 }
 
+/* Programs alone carry the tokenizer. Logits may be more than its ids (many models round them up), never fewer. */
+static void add_tokenizer(const hd_options *o, const hd_graph *g, hd_model *m)
+{
+    bool regex = false;
+    if (!g->tokenizer) return;
+    const hd_tokenizer *t = hd_tokenizer_load(g->tokenizer, &regex);
+    if ((int64_t)t->vocab > g->vocab)
+        hd_fail((hd_where){ o->spec, 0 }, "the tokenizer %s has %u tokens, the logits have %lld; they must be as many or more", g->tokenizer, t->vocab, (long long)g->vocab);
+    for (; m; m = m->better) m->tokenizer = t, m->tokenizer_bytes = t->bytes, m->tokenizer_regex = regex;
+}
+
 hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
 {
     static const char *const passes[] = { "graph", "simplify", "recompute", "patterns", "plan" };
@@ -203,6 +215,7 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
         (*last)->part = true;
     }
     m->trains = trains, m->choices = choices;
+    if (info) add_tokenizer(o, g, m);
     hd_expander *expander = hd_expander_new(folders->templates, folders->expander);
     for (hd_model *v = m; v; v = v->better) hd_emit(v, expander, info, info ? hd_cc_version(hd_cc_find(o->cc)) : "");
     return m;

@@ -124,7 +124,7 @@ int hd_command_emit(const hd_options *o)
         if (!text) hd_fail((hd_where){ hd_format("%s/%s", f->core, core[i]), 0 }, "heddle's runtime is not where it should be");
         /* The pool carries the model's prefix, so that programs can hold several models. */
         const bool pool = strstr(core[i], "pool") != NULL;
-        HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ pool ? renamed(core[i], "hd_pool", hd_format("%s_pool", name)) : core[i], pool ? renamed(renamed(text, "hd_pool", hd_format("%s_pool", name)), "HD_POOL", hd_format("%s_POOL", name)) : text, strstr(core[i], ".h") != NULL }));
+        HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ pool ? renamed(core[i], "hd_pool", hd_format("%s_pool", name)) : core[i], pool ? renamed(renamed(text, "hd_pool", hd_format("%s_pool", name)), "HD_POOL", hd_format("%s_POOL", name)) : text, strstr(core[i], ".h") != NULL, 0 }));
     }
     hd_text flags = { 0 }, sources = { 0 }, cmake = { 0 }, pc = { 0 };
     for (int i = 0; i < 4 && o->target->flags[i]; i++) hd_text_add(&flags, "%s%s", i ? " " : "", o->target->flags[i]);
@@ -135,9 +135,9 @@ int hd_command_emit(const hd_options *o)
     hd_text_add(&pc, "# the sources are the library: compile them with Cflags, or point Libs at what you built\nfolder=${pcfiledir}\nName: %s\nDescription: %s, compiled by heddle\nVersion: %s\nCflags: -I${folder}\nLibs: -L${folder} -l%s -lpthread -lm\n", name, hd_comment(m->graph->spec), HD_VERSION, name);
     hd_text make = { 0 };
     hd_text_add(&make, "CFLAGS += -O2 -fno-math-errno -fno-trapping-math -Wno-psabi %s\nlib%s.a: $(patsubst %%.c,%%.o,%s)\n\tar rcs $@ $^\n", flags.data, name, sources.data);
-    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ "CMakeLists.txt", cmake.data, true }));
-    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ hd_format("%s.pc", name), pc.data, true }));
-    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ "Makefile", make.data, true }));
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ "CMakeLists.txt", cmake.data, true, 0 }));
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ hd_format("%s.pc", name), pc.data, true, 0 }));
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ "Makefile", make.data, true, 0 }));
     hd_files_write(m, o->out);
     return 0;
 }

@@ -6,7 +6,8 @@
 #include "../passes/passes.h"
 #include "kernels.h"
 
-typedef struct hd_file { const char *name; const char *text; bool header; } hd_file;
+/* bytes 0: text ends in a zero. */
+typedef struct hd_file { const char *name; const char *text; bool header; size_t bytes; } hd_file;
 
 /* A compiled graph, ready to be written. */
 typedef struct hd_model {
@@ -21,6 +22,7 @@ typedef struct hd_model {
     int files, file_capacity; hd_file *file;
     const hd_entry *trains;        /* its costliest entry with gradients; NULL without one */
     struct hd_choices *choices;    /* of what that keeps for its gradients (passes/recompute.h), where info or --memory asks; NULL else */
+    const void *tokenizer; size_t tokenizer_bytes; bool tokenizer_regex;      /* tables of the program's tokenizer, or NULL; whether they need PCRE2 */
     struct hd_model *better;       /* programs of several variants: the same graph for processors with more instructions, or NULL */
     bool part;                     /* some model's `better` */
 } hd_model;

@@ -39,7 +39,7 @@ const char *hd_quoted(const char *text)
 
 static void add_file(hd_model *m, const char *name, const char *text, bool header)
 {
-    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ name, text, header }));
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ name, text, header, 0 }));
 }
 
 static const char *header_line(const hd_model *m, const char *what)
@@ -400,6 +400,15 @@ static void emit_start(hd_text *out, const hd_model *m)
     hd_text_add(out, "int main(int argc, char **argv) { return hd_app_main(argc, argv); }\n");
 }
 
+/* The tokenizer's tables as they are, taken in by the assembler: as C text, millions of numbers, they would take seconds to compile. */
+static void emit_tokenizer(hd_model *m)
+{
+    const char *name = m->graph->name, *symbol = hd_format("%s_tokenizer", name);
+    add_file(m, hd_format("%s.c", symbol), hd_format("/* %s.c: %s\n * %zu bytes, %016llx. */\n__asm__(\".section .rodata\\n.balign 64\\n.globl %s\\n.hidden %s\\n%s:\\n.incbin \\\"%s.bin\\\"\\n.previous\\n\");\nextern const char %s[];\n",
+             symbol, header_line(m, "The tokenizer's tables (runtime/app/tokenizer.h)."), m->tokenizer_bytes, (unsigned long long)hd_hash(m->tokenizer, m->tokenizer_bytes, 0), symbol, symbol, symbol, symbol, symbol), false);
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ hd_format("%s.bin", symbol), m->tokenizer, true, m->tokenizer_bytes }));
+}
+
 static void emit_info(hd_model *m, const char *compiler)
 {
     const hd_graph *g = m->graph;
@@ -407,6 +416,7 @@ static void emit_info(hd_model *m, const char *compiler)
     hd_text_add(&out, "/* %s_info.c: %s */\n#include \"%s.h\"\n#include \"hd_model.h\"\n\n", m->kernels.prefix, header_line(m, "What the program's commands know of the model."), m->kernels.prefix);
     int weights = 0;
     int64_t parameters = 0;
+    if (m->tokenizer) hd_text_add(&out, "extern const struct hd_tokenizer %s_tokenizer;\n%s\n", g->name, m->tokenizer_regex ? "extern const struct hd_regex hd_regex_pcre2;\n" : "");
     hd_text_add(&out, "static const hd_weight weights[] = {\n");
     for (int i = 0; i < g->nodes; i++) {
         const hd_node *n = g->node[i];
@@ -453,6 +463,7 @@ static void emit_info(hd_model *m, const char *compiler)
     hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .batch = %lld, .ahead = %d, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->batch, g->predicts_same ? 0 : 1, (long long)parameters);
     hd_text_add(&out, "    .weights_bytes = %lld, .packed_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights, .pack = pack,\n", (long long)m->weights_bytes, (long long)m->packing.bytes, (long long)m->state_bytes, weights);
     hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n    .attentions = (int)(sizeof attentions / sizeof *attentions) - 1, .attention = attentions,\n", m->programs, g->configs);
+    if (m->tokenizer) hd_text_add(&out, "    .tokenizer = &%s_tokenizer,%s\n", g->name, m->tokenizer_regex ? " .tokenizer_regex = &hd_regex_pcre2," : "");
     hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",
                 t->present ? "true" : "false", t->lr, t->min_lr, t->beta1, t->beta2, t->epsilon, t->decay, t->clip, t->average, (long long)t->warmup, (long long)t->batch);
     if (!m->part) emit_start(&out, m);
@@ -465,4 +476,5 @@ void hd_emit(hd_model *m, hd_expander *x, bool info, const char *compiler)
     emit_entries(m);
     emit_kernels(m, x);
     if (info) emit_info(m, compiler);
+    if (info && m->tokenizer && !m->part) emit_tokenizer(m);
 }

@@ -129,6 +129,7 @@ typedef enum hd_kind { HD_KIND_OPS, HD_KIND_LANGUAGE_MODEL } hd_kind;
 typedef struct hd_graph {
     const char *name;                      /* model name: a C identifier, the prefix of every symbol */
     const char *spec;                      /* path of the spec as the user gave it */
+    const char *tokenizer;                 /* the file that says how text becomes tokens: tokenizer.json, vocab.json (with merges.txt beside it) or vocab.txt; NULL: none */
     hd_kind kind;
     int nodes, node_capacity; hd_node **node;
     int entries, entry_capacity; hd_entry **entry;

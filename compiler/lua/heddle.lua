@@ -599,10 +599,14 @@ end
 -- A model that predicts the next token: entries forward (tokens i32 [batch, length] -> logits [batch, length, vocab]),
 -- loss (tokens, targets -> loss, the mean of nll in nats; nll [batch, length]) and, with training, train_step. loss_chunks: loss
 -- and train_step compute the logits in so many chunks of rows and never hold them all; 0, the default, chooses: large
--- vocabularies alone are worth it. 1 keeps them whole.
+-- vocabularies alone are worth it. 1 keeps them whole. tokenizer: the file (or its folder; from the spec's own folder on) that says
+-- how text becomes tokens; without it tokens are bytes, or ids that the user makes.
 function hd.language_model(given)
   local what = "hd.language_model"
-  local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training", "predicts", "loss_chunks" })
+  local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training", "predicts", "loss_chunks", "tokenizer" })
+  if o.tokenizer ~= nil and (type(o.tokenizer) ~= "string" or o.tokenizer == "") then
+    fail("%s: tokenizer must be the path of a tokenizer.json, vocab.json, vocab.txt or .model, or of a folder that holds one, got %s", what, kind_of(o.tokenizer))
+  end
   local predicts = choice(what .. ": predicts", o.predicts, "next", { "next", "same" })
   local logits = tensor(what .. ": logits", o.logits)
   local tokens = o.tokens
@@ -656,7 +660,7 @@ function hd.language_model(given)
       entry = core.entry { name = "loss", hidden = true, inputs = { tokens, targets }, outputs = { { name = "loss", node = noisy }, { name = "nll", node = noisy_nll } } }
     end
   end
-  local model = finish { name = o.name, language_model = true, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, training = training }
+  local model = finish { name = o.name, language_model = true, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, tokenizer = o.tokenizer, training = training }
   if training then core.train_step(entry, logits, targets, chunks_of(logits)) end
   return model
 end

@@ -491,7 +491,7 @@ static int is_causal(lua_State *L)
     return 1;
 }
 
-/* model { name, language_model, predicts_same, length, vocab, batch, training = table or nil } */
+/* model { name, language_model, predicts_same, length, vocab, batch, tokenizer = path or nil, training = table or nil } */
 static int model(lua_State *L)
 {
     hd_graph *graph = hd_sandbox_state(L)->graph;
@@ -500,6 +500,8 @@ static int model(lua_State *L)
     graph->predicts_same = flag_field(L, 1, "predicts_same");
     graph->length = integer_field(L, 1, "length");
     graph->vocab = integer_field(L, 1, "vocab");
+    const char *tokenizer = text_field(L, 1, "tokenizer"), *slash = strrchr(graph->spec, '/');
+    if (tokenizer) graph->tokenizer = *tokenizer == '/' ? tokenizer : hd_format("%.*s%s", slash ? (int)(slash - graph->spec) + 1 : 0, graph->spec, tokenizer);
     graph->batch = integer_field(L, 1, "batch");
     lua_getfield(L, 1, "training");
     if (lua_istable(L, -1)) {

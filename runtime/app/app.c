@@ -139,7 +139,7 @@ void hd_app_need_language_model(const char *command)
         hd_app_fail("%s: %s is not a language model; valid for it: info, run, bench", command, hd_model.name);
 }
 
-bool hd_app_bytes(void) { return hd_model.vocab <= 256; }
+bool hd_app_bytes(void) { return hd_model.vocab <= 256 && !hd_model.tokenizer; }
 const char *hd_app_unit_name(void) { return hd_app_bytes() ? "byte" : "token"; }
 
 static size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }

@@ -30,7 +30,7 @@ const char *hd_app_shape(int rank, const int64_t *size);                   /* "[
 size_t hd_app_tensor_bytes(const hd_tensor *);
 bool hd_app_language_model(void);
 void hd_app_need_language_model(const char *command);
-bool hd_app_bytes(void);                                                   /* tokens are bytes: vocab <= 256 */
+bool hd_app_bytes(void);                                                   /* tokens are bytes: vocab <= 256, and no tokenizer */
 const char *hd_app_unit_name(void);                                        /* "byte" or "token" */
 
 /* Areas that live as long as the program: one mapping, so that rounding to huge pages is paid once. */
@@ -59,6 +59,7 @@ int hd_command_run(int argc, char **argv);
 int hd_command_info(int argc, char **argv);
 int hd_command_bench(int argc, char **argv);
 int hd_command_attention(int argc, char **argv);
+int hd_command_tokenize(int argc, char **argv);
 
 /* The memory of training: what train maps and info prints. where pointers may be NULL for info. */
 enum { HD_TRAIN_AREAS = 6 };

@@ -13,6 +13,7 @@
 #include "../core/hd_pool.h"
 #include "file.h"
 #include "progress.h"
+#include "text.h"
 #include "weights.h"
 
 typedef struct watch {
@@ -200,20 +201,15 @@ static void watched_run(void *context, void (*task)(void *, int, int), void *arg
 
 /* ---- what is asked for ---- */
 
-/* The prompt's tokens: its bytes, or for larger vocabularies the ids it lists. */
-static int64_t read_tokens(const char *from, const unsigned char *text, size_t bytes, int32_t *token)
+/* The prompt's tokens, 1 to as many as the model reads. */
+static int64_t read_tokens(const char *from, const char *text, size_t bytes, int32_t *token)
 {
-    int64_t count = 0, limit = hd_model.length;
-    const char *at = (const char *)text, *end;
-    for (size_t b = 0; hd_app_bytes() ? b < bytes : *(at += strspn(at, " ,\t\r\n")) != 0; count++, b++) {
-        long id = hd_app_bytes() ? text[b] : strtol(at, (char **)&end, 10);
-        if (!hd_app_bytes() && end == at) hd_app_fail("%s: this model reads token ids: whole numbers with spaces between them", from);
-        if (!hd_app_bytes()) at = end;
-        if (id < 0 || id >= hd_model.vocab) hd_app_fail("%s: item %lld is outside the vocabulary, 0 to %lld", from, (long long)count, (long long)hd_model.vocab - 1);
-        if (count < limit) token[count] = (int32_t)id;
-    }
+    int32_t *ids;
+    const int64_t count = hd_text_ids(from, text, bytes, &ids), limit = hd_model.length;
     if (!count) hd_app_fail("%s: empty; give 1 to %lld %ss", from, (long long)limit, hd_app_unit_name());
     if (count > limit) hd_app_fail("%s: %lld %ss; %s reads 1 to %lld", from, (long long)count, hd_app_unit_name(), hd_model.name, (long long)limit);
+    memcpy(token, ids, (size_t)count * sizeof *token);
+    free(ids);
     return count;
 }
 
@@ -310,7 +306,7 @@ int hd_command_attention(int argc, char **argv)
     double size = 5;
     hd_option option[] = {
         { "weights", "FILE", HD_OPTION_TEXT, &weights, 0, 0, "weights (safetensors)", false },
-        { "prompt", "TEXT", HD_OPTION_TEXT, &prompt, 0, 0, "what the model reads; token ids if the vocabulary is larger than bytes", false },
+        { "prompt", "TEXT", HD_OPTION_TEXT, &prompt, 0, 0, "what the model reads; token ids if the model has no tokenizer and more than 256 tokens", false },
         { "prompt-file", "FILE", HD_OPTION_TEXT, &prompt_file, 0, 0, "the same from a file", false },
         { "out", "FILE", HD_OPTION_TEXT, &out, 0, 0, "the page, also -o FILE: one HTML file that needs nothing else", false },
         { "layer", "L", HD_OPTION_COUNT, &layer, 0, 1e9, "only this layer, from 0", false },
@@ -333,13 +329,10 @@ int hd_command_attention(int argc, char **argv)
     int32_t *token = hd_app_alloc((size_t)hd_model.length * sizeof *token);
     hd_attention_view view = { .weights = weights, .token = token, .query = query, .bytes = 1e6 * size };
     if (prompt) {
-        view.used = read_tokens("--prompt", (const unsigned char *)prompt, strlen(prompt), token);
+        view.used = read_tokens("--prompt", prompt, strlen(prompt), token);
     } else {
         hd_file_map map = hd_file_open(prompt_file);
-        char *text = hd_app_alloc(map.bytes + 1);
-        if (map.bytes) memcpy(text, map.data, map.bytes);
-        view.used = read_tokens(prompt_file, (const unsigned char *)text, map.bytes, token);
-        free(text);
+        view.used = read_tokens(prompt_file, map.bytes ? (const char *)map.data : "", map.bytes, token);
         hd_file_close(map);
     }
     if (!entry->causal && view.used < hd_model.length)

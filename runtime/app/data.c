@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "app.h"
+#include "progress.h"
+#include "text.h"
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -35,19 +37,61 @@ static void check_ids(const hd_data *data)
         if (id_at(data, i) >= hd_model.vocab) fail_id(data, i);
 }
 
+static void check_length(const hd_data *data)
+{
+    if (data->count < hd_model.length + 1)
+        hd_app_fail("%s: %lld %ss; one context of this model and the %s after it need at least %lld", data->path, (long long)data->count, hd_app_unit_name(), hd_app_unit_name(),
+                    (long long)hd_model.length + 1);
+}
+
+/* Where the held-out part of a text starts: the share's byte, moved to the next line within 4 KB, or to the next character. */
+static size_t cut_of(const hd_file_map *text, double held_out)
+{
+    size_t cut = text->bytes - (size_t)((double)text->bytes * held_out + 0.5);
+    if (cut == 0 || cut >= text->bytes) return cut;
+    const size_t near = text->bytes - cut < 4096 ? text->bytes - cut : 4096;
+    const unsigned char *line = memchr(text->data + cut - 1, '\n', near);
+    if (line && line + 1 < text->data + text->bytes) return (size_t)(line + 1 - text->data);
+    while (cut < text->bytes && (text->data[cut] & 0xc0) == 0x80) cut++;
+    return cut;
+}
+
+/* The text's ids, in memory as if they had been a file of 4-byte ids. */
+static hd_data open_text(const char *path, double held_out)
+{
+    hd_file_map text = hd_file_open(path);
+    hd_encoder *encoder = hd_text_encoder(path);
+    const size_t cut = cut_of(&text, held_out);
+    int32_t *ids = NULL;
+    if (text.bytes >= 20000000) hd_progress_show(stderr, "%s: %.0f MB of text become tokens", path, (double)text.bytes / 1e6);
+    hd_data data = { .path = path, .token_bytes = 4, .held_bytes = (int64_t)(text.bytes - cut) };
+    data.held_start = hd_text_append(encoder, path, (const char *)text.data, cut, &ids, 0);
+    data.count = data.held_start + hd_text_append(encoder, path, (const char *)text.data + cut, text.bytes - cut, &ids, data.held_start);
+    hd_progress_end();
+    if (held_out > 0 && data.held_start == data.count) hd_app_fail("%s: a share of %g of it holds no token to be held out; give more text or a larger --held-out", path, held_out);
+    hd_encoder_free(encoder);
+    hd_file_close(text);
+    data.map = (hd_file_map){ (const unsigned char *)ids, (size_t)data.count * sizeof *ids };
+    return data;
+}
+
 hd_data hd_data_open(const char *path, int token_bytes, double held_out)
 {
     if (!token_bytes) token_bytes = ends_with(path, ".u16") ? 2 : ends_with(path, ".u32") ? 4 : 1;
-    if (token_bytes == 1 && !hd_app_bytes())
+    if (token_bytes == 1 && !hd_app_bytes() && !hd_model.tokenizer)
         hd_app_fail("%s: this model reads tokens (vocabulary %lld): give a .u16 or .u32 file, or --tokens-u16 or --tokens-u32", path, (long long)hd_model.vocab);
+    if (token_bytes == 1 && hd_model.tokenizer) {
+        hd_data text = open_text(path, held_out);
+        check_length(&text);
+        return text;
+    }
     hd_data data = { .path = path, .token_bytes = token_bytes, .map = hd_file_open(path) };
     if (data.map.bytes % (size_t)token_bytes) hd_app_fail("%s: %zu bytes are no whole number of %d-byte tokens", path, data.map.bytes, token_bytes);
     data.count = (int64_t)(data.map.bytes / (size_t)token_bytes);
-    if (data.count < hd_model.length + 1)
-        hd_app_fail("%s: %lld %ss; one context of this model and the %s after it need at least %lld", path, (long long)data.count, hd_app_unit_name(), hd_app_unit_name(),
-                    (long long)hd_model.length + 1);
+    check_length(&data);
     data.held_start = data.count - (int64_t)((double)data.count * held_out + 0.5);
     if (held_out > 0 && data.held_start == data.count) data.held_start--;
+    if (token_bytes == 1) data.held_bytes = data.count - data.held_start;
     check_ids(&data);
     return data;
 }

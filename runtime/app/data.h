@@ -1,4 +1,5 @@
-/* Text to learn from: a mapped file of bytes, or of u16/u32 token ids (little-endian), and which part is held out.
+/* Text to learn from: a mapped file of bytes, or of u16/u32 token ids (little-endian), or text that the model's tokenizer has made
+ * into ids; and which part is held out.
  *
  * Positions [0, held_start) are for training, [held_start, count) are held out. A window of the model predicts the
  * positions start+1 .. start+length from the positions start .. start+length-1. */
@@ -16,9 +17,11 @@ typedef struct hd_data {
     hd_file_map map;
     int token_bytes;             /* 1, 2 or 4 */
     int64_t count, held_start;   /* tokens */
+    int64_t held_bytes;          /* of the text held out; 0: not known, the file holds ids */
 } hd_data;
 
-/* token_bytes 0: by the name's end, .u16 or .u32, else bytes. Every id is checked against the model's vocabulary now.
+/* token_bytes 0: by the name's end, .u16 or .u32, else text. Through a tokenizer, the parts for training and held out are encoded
+ * apart, cut at the beginning of a line where one is near, so that what is held out is the same whatever comes before it. Every id is checked against the model's vocabulary now.
  * Fails with path and what is wrong: shorter than one context and its next token, an id outside the vocabulary. */
 hd_data hd_data_open(const char *path, int token_bytes, double held_out);
 /* Fails unless the part for training holds at least one window. */

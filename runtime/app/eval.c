@@ -72,12 +72,18 @@ int hd_command_eval(int argc, char **argv)
     }
     if (!isfinite(score.nll)) hd_app_fail("%s: the loss is not finite; first bad tensor: %s", weights, hd_weights_not_finite(memory.weights) ? hd_weights_not_finite(memory.weights) : "none, it overflows in the model");
     double mean = score.nll / (double)score.positions, bits = mean / log(2);
-    if (json)
-        hd_json_print(stdout, json_pack("{s:f, s:f, s:I, s:f, s:I, s:I}", hd_app_bytes() ? "bits_per_byte" : "bits_per_token", bits, "loss", mean,
-                                        "tokens", (json_int_t)score.positions, "seconds", seconds, "stride", (json_int_t)stride, "length", (json_int_t)hd_model.length));
-    else
-        printf("%.4f bits/%s (loss %.4f) on the last %lld of %lld %ss, each scored once with %lld to %lld %ss before it; %.1f s, %.0f tokens/s\n", bits, hd_app_unit_name(), mean,
-               (long long)score.positions, (long long)data.count, hd_app_unit_name(), (long long)(hd_model.length - stride), (long long)hd_model.length - 1, hd_app_unit_name(),
-               seconds, (double)score.positions / seconds);
+    const bool by_bytes = data.held_bytes > 0 && !hd_app_bytes();      /* tokens of a text: per byte of the text */
+    const double per_byte = by_bytes ? score.nll / log(2) / (double)data.held_bytes : bits;
+    if (json) {
+        json_t *line = json_pack("{s:f, s:f, s:I, s:f, s:I, s:I}", hd_app_bytes() ? "bits_per_byte" : "bits_per_token", bits, "loss", mean,
+                                 "tokens", (json_int_t)score.positions, "seconds", seconds, "stride", (json_int_t)stride, "length", (json_int_t)hd_model.length);
+        if (by_bytes) json_object_set_new(line, "bits_per_byte", hd_json_real(per_byte)), json_object_set_new(line, "bytes", json_integer(data.held_bytes));
+        hd_json_print(stdout, line);
+        return 0;
+    }
+    if (by_bytes) printf("%.4f bits/byte of %lld bytes; ", per_byte, (long long)data.held_bytes);
+    printf("%.4f bits/%s (loss %.4f) on the last %lld of %lld %ss, each scored once with %lld to %lld %ss before it; %.1f s, %.0f tokens/s\n", bits, hd_app_unit_name(), mean,
+           (long long)score.positions, (long long)data.count, hd_app_unit_name(), (long long)(hd_model.length - stride), (long long)hd_model.length - 1, hd_app_unit_name(),
+           seconds, (double)score.positions / seconds);
     return 0;
 }

@@ -109,6 +109,8 @@ typedef struct hd_model_info {
     int configs; const char *const (*config)[2];
     int attentions; const hd_attention_info *attention;
     hd_training_info training;
+    const struct hd_tokenizer *tokenizer;     /* how text becomes tokens (tokenizer.h), or NULL: bytes, or ids that the user makes */
+    const struct hd_regex *tokenizer_regex;   /* NULL unless its tables hold regular expressions */
 } hd_model_info;
 
 /* Defined by the generated MODEL_info.c: one table for each kind of processor that the program was compiled for, the best first,

@@ -15,6 +15,7 @@ static const struct { const char *name, *summary; int (*run)(int argc, char **ar
     { "eval", "bits per byte of a file's held-out part", hd_command_eval },
     { "sample", "continue a prompt", hd_command_sample },
     { "attention", "which positions each head reads at a prompt, as a page", hd_command_attention },
+    { "tokenize", "text to token ids, or back", hd_command_tokenize },
     { "run", "call one entry on tensors of a file", hd_command_run },
     { "bench", "time the kernels against this machine's peak", hd_command_bench },
 };
@@ -50,7 +51,7 @@ int hd_app_main(int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN);        /* a file size limit then is a write error with a message */
     signal(SIGBUS, on_bus_error);
     if (argc < 2) {
-        fprintf(stderr, "%s: name a command: info train eval sample attention run bench; --help explains them\n", hd_model.name);
+        fprintf(stderr, "%s: name a command: info train eval sample attention tokenize run bench; --help explains them\n", hd_model.name);
         return 1;
     }
     const char *name = argv[1];
@@ -68,5 +69,5 @@ int hd_app_main(int argc, char **argv)
             if (fflush(stdout) != 0 || ferror(stdout)) hd_app_fail("%s: standard output cannot be written", name);
             return status;
         }
-    hd_app_fail("unknown command '%s'; valid: info train eval sample attention run bench --help --version", name);
+    hd_app_fail("unknown command '%s'; valid: info train eval sample attention tokenize run bench --help --version", name);
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "../core/hd_pool.h"
-#include "progress.h"
+#include "text.h"
 #include "weights.h"
 
 typedef struct choice { float logit; int32_t id; } choice;
@@ -50,36 +50,12 @@ static int32_t draw(const float *logits, int64_t vocab, double temperature, int6
     return order[kept - 1].id;
 }
 
-/* The prompt's tokens: its bytes, or for larger vocabularies the ids it lists. Returns their number, at least 1. */
-static int64_t read_prompt(const char *prompt, int32_t *out)
+/* The prompt's tokens, at least 1: without a prompt a newline, or id 0 where tokens are no bytes. */
+static int64_t read_prompt(const char *prompt, int32_t **out)
 {
-    int64_t count = 0;
-    bool given = *prompt != '\0';
-    if (hd_app_bytes()) {
-        for (; prompt[count]; count++) out[count] = (unsigned char)prompt[count];
-        if (!count) out[count++] = '\n';
-    } else {
-        for (char *end; *prompt; prompt = end + strspn(end, " ,")) {
-            long id = strtol(prompt, &end, 10);
-            if (end == prompt) hd_app_fail("--prompt: this model reads token ids: whole numbers with spaces between them");
-            out[count++] = id < 0 || id > INT32_MAX ? -1 : (int32_t)id;
-        }
-        if (!count) out[count++] = 0;
-    }
-    for (int64_t i = 0; i < count; i++)
-        if (out[i] < 0 || out[i] >= hd_model.vocab) {
-            if (given) hd_app_fail("--prompt: item %lld is outside the vocabulary, 0 to %lld", (long long)i, (long long)hd_model.vocab - 1);
-            out[i] = 0;              /* no prompt, and no newline in the vocabulary */
-        }
+    int64_t count = hd_text_ids("--prompt", prompt, strlen(prompt), out);
+    if (!count) (*out)[count++] = hd_app_bytes() && hd_model.vocab > '\n' ? '\n' : 0;
     return count;
-}
-
-static void print_token(int32_t id)
-{
-    bool order = id < 32 ? id != '\n' && id != '\t' : id == 127;       /* a control byte: no text, and it would steer a terminal */
-    if (hd_app_bytes()) putchar(order && hd_progress_terminal(stdout) ? '?' : id);
-    else printf("%d ", id);
-    fflush(stdout);
 }
 
 int hd_command_sample(int argc, char **argv)
@@ -89,7 +65,7 @@ int hd_command_sample(int argc, char **argv)
     double temperature = 0.8, top_p = 1;
     hd_option option[] = {
         { "weights", "FILE", HD_OPTION_TEXT, &weights, 0, 0, "weights (safetensors)", false },
-        { "prompt", "TEXT", HD_OPTION_TEXT, &prompt, 0, 0, "what to continue; token ids if the vocabulary is larger than bytes", false },
+        { "prompt", "TEXT", HD_OPTION_TEXT, &prompt, 0, 0, "what to continue; token ids if the model has no tokenizer and more than 256 tokens", false },
         { "tokens", "N", HD_OPTION_COUNT, &count, 0, 1e12, "how many to add", false },
         { "temperature", "X", HD_OPTION_REAL, &temperature, 0, 1e3, "0: always the likeliest; 1: the model's own distribution", false },
         { "top-k", "K", HD_OPTION_COUNT, &top_k, 0, 1e9, "draw from the K likeliest; 0: from all", false },
@@ -119,15 +95,16 @@ int hd_command_sample(int argc, char **argv)
     hd_weights_load(weights, memory.weights);
 
     int64_t length = hd_model.length, vocab = hd_model.vocab;
-    int32_t *text = hd_app_alloc((strlen(prompt) + 1) * sizeof *text);
-    int64_t prompt_count = read_prompt(prompt, text), used = prompt_count < length ? prompt_count : length;
+    int32_t *text;
+    hd_text_printer printer = { 0 };
+    int64_t prompt_count = read_prompt(prompt, &text), used = prompt_count < length ? prompt_count : length;
     memcpy(tokens, text + (prompt_count - used), (size_t)used * sizeof *tokens);
     choice *order = hd_app_alloc((size_t)vocab * sizeof *order);
     hd_pool *pool = hd_app_pool((int)threads);
     hd_app_pack(entry, &memory, hd_pool_threads(pool));
 
     if (*prompt)
-        for (int64_t i = 0; i < prompt_count; i++) print_token(text[i]);
+        for (int64_t i = 0; i < prompt_count; i++) hd_text_print(&printer, text[i]);
     for (int64_t i = 0; i < count; i++) {
         int64_t rows = used + 1 - hd_model.ahead;        /* logits at position t are for token t + ahead */
         if (rows > length) {         /* full: the older half goes */
@@ -137,13 +114,14 @@ int hd_command_sample(int argc, char **argv)
         }
         entry->call(&memory, hd_pool_threads(pool), tensor, 1, (int)rows);
         int32_t id = draw(logits + (rows - 1) * vocab, vocab, temperature, top_k, top_p, hd_app_unit(hd_app_random((uint64_t)seed, (uint64_t)i, 0)), order);
-        print_token(id);
+        hd_text_print(&printer, id);
         if (used == length) {        /* full: the older half goes */
             used = length / 2;
             memmove(tokens, tokens + (length - used), (size_t)used * sizeof *tokens);
         }
         tokens[used++] = id;
     }
+    hd_text_print(&printer, -1);
     putchar('\n');
     hd_pool_free(pool);
     return 0;
