@@ -355,7 +355,7 @@ static void read_model(hd_tokens *k, json_t *model)
     else if (!strcmp(type, "Unigram")) read_unigram(k, model);
     else if (!strcmp(type, "WordPiece") || !strcmp(type, "WordLevel")) {
         k->model = strcmp(type, "WordPiece") ? HD_TOKENS_WORDS : HD_TOKENS_WORDPIECE;
-        k->inner_prefix = k->model == HD_TOKENS_WORDS ? NULL : affix(k, model, "continuing_subword_prefix");
+        if (k->model == HD_TOKENS_WORDPIECE) k->inner_prefix = json_object_get(model, "continuing_subword_prefix") ? affix(k, model, "continuing_subword_prefix") : "##";
         const json_t *most = json_object_get(model, "max_input_chars_per_word");
         k->most_characters = most && k->model == HD_TOKENS_WORDPIECE ? whole(k, most, "model WordPiece", "max_input_chars_per_word") : 100;
         vocabulary(k, json_object_get(model, "vocab"));

@@ -230,7 +230,7 @@ static void info_and_bench_print_the_keys_that_scripts_read(void **state)
 }
 
 static const struct { const char *line, *message; } refused[] = {
-    { "fly", "unknown command 'fly'; valid: info train eval sample attention run bench --help --version" },
+    { "fly", "unknown command 'fly'; valid: info train eval sample attention tokenize run bench --help --version" },
     { "info now", "info: unexpected argument 'now'; valid: --json" },
     { "eval", "eval: name the data: --data FILE" },
     { "eval --data text", "eval: name the weights: --weights FILE" },
