@@ -222,7 +222,7 @@ static const struct { const char *why, *json, *text, *ids, *back; } tiny[] = {
       " \"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"\u2581\", \"prepend_scheme\": \"always\"}}", "ab aab zz", "4 1 2 2 3 1 0", "ab aab <unk>" },
     { "words", "{\"model\": {\"type\": \"WordLevel\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, \"hello\": 1, \"world\": 2, \",\": 3}}, \"normalizer\": {\"type\": \"Lowercase\"}, \"pre_tokenizer\": {\"type\": \"Whitespace\"}}", "Hello, WORLD x", "1 3 2 0",
       "hello , world ?" },
-    { "added tokens: longest first, whole words, blanks taken", "{" BPE(LETTERS ", \"<x>\": 9, \"<x><y>\": 10, \"bb\": 11, \"<m>\": 12", "\"a b\"", "") ", \"added_tokens\": [{\"id\": 9, \"content\": \"<x>\", \"special\": true}, {\"id\": 10, \"content\": \"<x><y>\"},"
+    { "added tokens: longest first, whole words, blanks taken", "{" BPE(LETTERS ", \"<x>\": 9, \"<x><y>\": 10, \"bb\": 11, \"<m>\": 12", "\"a b\"", "") ", \"added_tokens\": [{\"id\": 9, \"content\": \"<x>\", \"special\": true}, {\"id\": 10, \"content\": \"<x><y>\", \"normalized\": false},"
       " {\"id\": 11, \"content\": \"bb\", \"single_word\": true}, {\"id\": 12, \"content\": \"<m>\", \"lstrip\": true, \"rstrip\": true}], \"pre_tokenizer\": {\"type\": \"WhitespaceSplit\"}}", "a<x>b<x><y> bb abb a <m> c", "0 9 1 10 11 4 1 0 12 2", NULL },
     { "a template around the text", "{" BPE(LETTERS, "", "") ", \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"s\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}],"
       " \"special_tokens\": {\"s\": {\"id\": \"s\", \"ids\": [7, 8], \"tokens\": [\"s\"]}}}}", "ab", "7 8 0 1", NULL },
