@@ -266,6 +266,281 @@ static void splits_keep_or_drop_what_they_match(void **state)
         }
 }
 
+/* ---- against independent machines ---- */
+
+static uint32_t dice(uint32_t *state, uint32_t sides)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (uint32_t)((uint64_t)(*state >> 8) * sides >> 24);
+}
+
+/* Characters of every kind that splitters tell apart: letters of all cases and scripts, marks, numbers, white space, line ends, marks of writing. */
+static const char *const alphabet[] = { "a", "b", "s", "t", "re", "ve", "ll", "m", "d", "S", "LL", "D", "X", "\u00e9", "\u00c9", "\u0161", "\u017f", "\u01c5", "\u02b0", "\u4e2d", "\u0e01", "\u05d0", "e\u0301", "\u0301", "\u0903",
+                                        "\u20dd", "0", "7", "12", "\u0663", "\u00bd", "\u2167", " ", " ", "  ", "\n", "\r", "\r\n", "\t", "\u00a0", "\u3000", "\u2028", "\xc2\x85", "'", "'s", "'RE", "\u2019", ".", ",", "!", "...", "/",
+                                        "-", "_", "(", ")", "|", "\u2026", "\u3002", "\u060c", "$", "+", "^", "\U0001f999", "\u2603", "\u200d", "\ufeff", "\u2160", "\u24b6" };
+
+static char *random_text(uint32_t *state, hd_text *out)
+{
+    out->length = 0;
+    hd_text_add(out, "%s", "");
+    for (uint32_t n = 1 + dice(state, 14); n; n--) hd_text_add(out, "%s", alphabet[dice(state, sizeof alphabet / sizeof *alphabet)]);
+    return out->data;
+}
+
+#define ANY_CASE "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define UPPERS "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWERS "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define ONE "[^\\r\\n\\p{L}\\p{N}]?"
+#define REST "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+static const struct { const char *why, *pattern, *pcre2; } known_patterns[] = {
+    { "GPT-2", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", NULL },
+    { "Llama 3", ANY_CASE "|" ONE "\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" REST, NULL },
+    { "Qwen 2", ANY_CASE "|" ONE "\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" REST, NULL },
+    { "numbers whole", ANY_CASE "|" ONE "\\p{L}+|\\p{N}+| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" REST, NULL },
+    { "GPT-4o", ONE UPPERS "*" LOWERS "+" ANY_CASE "?|" ONE UPPERS "+" LOWERS "*" ANY_CASE "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" REST, NULL },
+    { "Tekken", ONE UPPERS "*" LOWERS "+|" ONE UPPERS "+" LOWERS "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" REST, NULL },
+    { "BLOOM", " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+", " ?[^\\s(|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+" },
+};
+
+static const char *json_text(const char *text)
+{
+    json_t *value = json_string(text);
+    char *dump = json_dumps(value, JSON_ENCODE_ANY);
+    const char *out = hd_strdup(dump);
+    free(dump);
+    json_decref(value);
+    return out;
+}
+
+/* A piece ends where a match or the gap before one ends. */
+static int64_t pieces_by_regex(void *regex, const char *text, size_t bytes, int64_t *ends)
+{
+    size_t at = 0, start, end;
+    int64_t count = 0;
+    while (at < bytes && hd_regex_pcre2.match(regex, text, bytes, at, &start, &end) == 1) {
+        if (start > at) ends[count++] = (int64_t)start;
+        ends[count++] = (int64_t)end;
+        at = end;
+    }
+    if (at < bytes) ends[count++] = (int64_t)bytes;
+    return count;
+}
+
+static void splitters_by_hand_cut_where_their_regular_expressions_match(void **state)
+{
+    (void)state;
+    uint32_t seed = 1;
+    hd_text room = { 0 };
+    for (unsigned k = 0; k < sizeof known_patterns / sizeof *known_patterns; k++) {
+        bool regex = true;
+        char error[128];
+        const char *json = hd_format("{" BPE("\"a\": 0", "", "") ", \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": %s}, \"behavior\": \"Isolated\"}}", json_text(known_patterns[k].pattern));
+        hd_write_file(HERE "/known.json", json, strlen(json));
+        hd_encoder *e = encoder_of(hd_tokenizer_load(HERE "/known.json", &regex));
+        assert_false(regex);                      /* it has a splitter of its own */
+        const char *other = known_patterns[k].pcre2 ? known_patterns[k].pcre2 : known_patterns[k].pattern;
+        void *machine = hd_regex_pcre2.compile(other, strlen(other), error, sizeof error);
+        assert_non_null(machine);
+        for (int i = 0; i < 40000; i++) {
+            const char *text = random_text(&seed, &room);
+            const size_t bytes = strlen(text);
+            int64_t expected[256];
+            const int64_t *end, wanted = pieces_by_regex(machine, text, bytes, expected), count = hd_encoder_split(e, text, bytes, &end) / 2;
+            bool same = wanted == count;
+            for (int64_t p = 0; same && p < count; p++) same = end[2 * p + 1] == expected[p] && end[2 * p] == (p ? expected[p - 1] : 0);
+            if (same) continue;
+            hd_text got = { 0 }, want = { 0 };
+            for (int64_t p = 0; p < count; p++) hd_text_add(&got, "%lld ", (long long)end[2 * p + 1]);
+            for (int64_t p = 0; p < wanted; p++) hd_text_add(&want, "%lld ", (long long)expected[p]);
+            fail_msg("%s: %s is cut at %s, PCRE2 cuts at %s", known_patterns[k].why, json_text(text), got.data, want.data);
+        }
+        hd_regex_pcre2.free(machine);
+        hd_encoder_free(e);
+    }
+}
+
+static void normal_forms_are_those_of_utf8proc(void **state)
+{
+    (void)state;
+    static const struct { const char *name; utf8proc_option_t how; } forms[] = {
+        { "NFC", UTF8PROC_COMPOSE }, { "NFD", UTF8PROC_DECOMPOSE }, { "NFKC", UTF8PROC_COMPOSE | UTF8PROC_COMPAT }, { "NFKD", UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT } };
+    static const uint32_t marks[] = { 0x300, 0x301, 0x327, 0x323, 0x308, 0x345, 0x3099, 0x5b0, 0x1161, 0x11a8, 0x1100, 0xac00, 0x9bc, 0x1d165, 0x915, 0x93c, 0x41, 0x61, 0x73, 0x20 };
+    uint32_t seed = 7;
+    for (unsigned f = 0; f < 4; f++) {
+        hd_encoder *e = encoder_of(tokenizer_of(hd_format("{" BPE("\"a\": 0", "", "") ", \"normalizer\": {\"type\": \"%s\"}}", forms[f].name)));
+        for (uint32_t point = 1; point < 0x30000 + 20000; point++) {
+            unsigned char text[64];
+            size_t bytes = 0;
+            if (point >= 0xd800 && point < 0xe000) continue;
+            bytes += (size_t)utf8proc_encode_char((utf8proc_int32_t)(point < 0x30000 ? point : marks[dice(&seed, 20)]), text);
+            for (uint32_t n = dice(&seed, 5); n; n--) bytes += (size_t)utf8proc_encode_char((utf8proc_int32_t)marks[dice(&seed, 20)], text + bytes);
+            utf8proc_uint8_t *wanted = NULL;
+            const char *normal;
+            const utf8proc_ssize_t n = utf8proc_map(text, (utf8proc_ssize_t)bytes, &wanted, UTF8PROC_STABLE | forms[f].how);
+            const int64_t got = hd_encoder_normalise(e, (const char *)text, bytes, &normal);
+            if (got != n || memcmp(normal, wanted, (size_t)n)) fail_msg("%s of U+%04X and others: %s becomes %.*s, not %s", forms[f].name, point, json_text(hd_format("%.*s", (int)bytes, text)), (int)got, normal, wanted);
+            free(wanted);
+        }
+        hd_encoder_free(e);
+    }
+}
+
+/* Merging as the definition says: of all neighbours that merge, the pair of the lowest rank, the first of equals. */
+static const char *merged_by_definition(const char *text, int letters, int merges, int (*merge)[2])
+{
+    int id[512], count = (int)strlen(text);
+    hd_text out = { 0 };
+    for (int i = 0; i < count; i++) id[i] = text[i] - 'a';
+    for (;;) {
+        int best = -1, best_rank = merges;
+        for (int i = 0; i + 1 < count; i++)
+            for (int r = 0; r < best_rank; r++) if (merge[r][0] == id[i] && merge[r][1] == id[i + 1]) best = i, best_rank = r;
+        if (best < 0) break;
+        id[best] = letters + best_rank;
+        memmove(id + best + 1, id + best + 2, sizeof *id * (size_t)(count - best - 2));
+        count--;
+    }
+    hd_text_add(&out, "%s", "");
+    for (int i = 0; i < count; i++) hd_text_add(&out, "%s%d", i ? " " : "", id[i]);
+    return out.data;
+}
+
+static void short_and_long_pieces_are_merged_as_the_definition_says(void **state)
+{
+    (void)state;
+    enum { LETTERS_OF = 3, MERGES = 24 };
+    uint32_t seed = 3;
+    for (int round = 0; round < 25; round++) {
+        const char *name[LETTERS_OF + MERGES] = { "a", "b", "c" };
+        int merge[MERGES][2], made = 0;
+        hd_text vocab = { 0 }, list = { 0 };
+        hd_text_add(&vocab, "\"a\": 0, \"b\": 1, \"c\": 2");
+        while (made < MERGES) {
+            const int left = (int)dice(&seed, (uint32_t)(LETTERS_OF + made)), right = (int)dice(&seed, (uint32_t)(LETTERS_OF + made));
+            const char *both = hd_format("%s%s", name[left], name[right]);
+            bool there = false;
+            for (int i = 0; i < LETTERS_OF + made; i++) there = there || !strcmp(name[i], both);
+            if (there || strlen(both) > 12) continue;
+            hd_text_add(&vocab, ", \"%s\": %d", both, LETTERS_OF + made);
+            hd_text_add(&list, "%s\"%s %s\"", made ? ", " : "", name[left], name[right]);
+            merge[made][0] = left, merge[made][1] = right;
+            name[LETTERS_OF + made++] = both;
+        }
+        const hd_tokenizer *t = tokenizer_of(hd_format("{\"model\": {\"type\": \"BPE\", \"vocab\": {%s}, \"merges\": [%s]}}", vocab.data, list.data));
+        for (int i = 0; i < 200; i++) {
+            char text[301];
+            const uint32_t length = 1 + dice(&seed, i % 4 ? 40 : 300);      /* long ones take the heap */
+            for (uint32_t c = 0; c < length; c++) text[c] = (char)('a' + dice(&seed, LETTERS_OF));
+            text[length] = 0;
+            const char *got = encoded(t, text, false), *wanted = merged_by_definition(text, LETTERS_OF, MERGES, merge);
+            if (strcmp(got, wanted)) fail_msg("\"%s\" gives %s, by definition %s", text, got, wanted);
+        }
+    }
+}
+
+/* The best sum over all ways to cut a text into tokens, an unknown letter costing its own. */
+static double best_sum(const char *text, int tokens, const char *const *name, const double *score, double unknown)
+{
+    double best[64] = { 0 };
+    for (int end = 1; text[end - 1]; end++) {
+        best[end] = -1e9;
+        for (int k = 0; k < tokens; k++) {
+            const int n = (int)strlen(name[k]);
+            if (n <= end && !strncmp(text + end - n, name[k], (size_t)n) && best[end - n] + score[k] > best[end]) best[end] = best[end - n] + score[k];
+        }
+        if (best[end - 1] + unknown > best[end]) best[end] = best[end - 1] + unknown;
+    }
+    return best[strlen(text)];
+}
+
+static void unigram_finds_the_most_probable_pieces(void **state)
+{
+    (void)state;
+    enum { TOKENS = 14 };
+    uint32_t seed = 11;
+    for (int round = 0; round < 30; round++) {
+        const char *name[TOKENS];
+        double score[TOKENS], least = 0;
+        hd_text vocab = { 0 };
+        hd_text_add(&vocab, "[\"<unk>\", 0]");
+        for (int k = 0; k < TOKENS; k++) {
+            char text[8];
+            bool there = true;
+            while (there) {
+                const uint32_t n = 1 + dice(&seed, 4);
+                for (uint32_t c = 0; c < n; c++) text[c] = (char)('a' + dice(&seed, 3));
+                text[n] = 0, there = false;
+                for (int i = 0; i < k; i++) there = there || !strcmp(text, name[i]);
+            }
+            name[k] = hd_strdup(text), score[k] = -1 - dice(&seed, 1000) / 100.0;
+            least = score[k] < least ? score[k] : least;
+            hd_text_add(&vocab, ", [\"%s\", %.2f]", name[k], score[k]);
+        }
+        const hd_tokenizer *t = tokenizer_of(hd_format("{\"model\": {\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [%s]}}", vocab.data));
+        hd_encoder *e = encoder_of(t);
+        for (int i = 0; i < 300; i++) {
+            char text[40];
+            const uint32_t length = 1 + dice(&seed, 30);
+            for (uint32_t c = 0; c < length; c++) text[c] = (char)('a' + dice(&seed, 3));
+            text[length] = 0;
+            const int32_t *ids;
+            const int64_t count = hd_encode(e, text, length, false, &ids);
+            double sum = 0;
+            size_t at = 0;
+            bool fits = true;
+            for (int64_t k = 0; k < count; k++) {
+                if (!ids[k]) continue;
+                sum += score[ids[k] - 1];
+                const char *found = strstr(text + at, name[ids[k] - 1]);
+                fits = fits && found;
+                at = found ? (size_t)(found - text) + strlen(name[ids[k] - 1]) : at;
+            }
+            size_t covered = 0;
+            for (int64_t k = 0; k < count; k++) covered += ids[k] ? strlen(name[ids[k] - 1]) : 0;
+            sum += (double)(length - covered) * (least - 10);
+            const double best = best_sum(text, TOKENS, name, score, least - 10);
+            if (!fits || sum < best - 1e-9) fail_msg("\"%s\": %s has the sum %g, the best is %g", text, ids_text(ids, count), sum, best);
+        }
+        hd_encoder_free(e);
+    }
+}
+
+/* ---- decoding token by token ---- */
+
+static void a_stream_gives_whole_characters_and_marks_what_is_none(void **state)
+{
+    (void)state;
+    /* every byte is a token of its own: characters come apart */
+    hd_text vocab = { 0 };
+    for (int b = 0; b < 256; b++) {
+        unsigned char letter[8] = { 0 };
+        utf8proc_encode_char((utf8proc_int32_t)hd_byte_letter((unsigned char)b), letter);
+        hd_text_add(&vocab, "%s%s: %d", b ? ", " : "", json_text((const char *)letter), b);
+    }
+    const hd_tokenizer *t = tokenizer_of(hd_format("{\"model\": {\"type\": \"BPE\", \"vocab\": {%s}, \"merges\": []}, \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"}}", vocab.data));
+    static const struct { const char *bytes, *shown; } cases[] = {
+        { "a\u00e9\u20ac\U0001f999z", "a\u00e9\u20ac\U0001f999z" }, { "\xe2\x82", "\ufffd" }, { "\xe2\x82" "a", "\ufffd" "a" }, { "\xff\xfe", "\ufffd\ufffd" }, { "\xf0\x9f\xa6", "\ufffd" }, { "\xc3(", "\ufffd(" }, { "\xed\xa0\x80", "\ufffd\ufffd\ufffd" },
+        { "\xe2\xe2\x82\xac", "\ufffd\u20ac" }, { "\xf0\x9f\xc3\xa9", "\ufffd\u00e9" } };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hd_stream s = { .tokenizer = t };
+        hd_text out = { 0 };
+        char *room = hd_alloc(hd_stream_room(t));
+        hd_text_add(&out, "%s", "");
+        for (const unsigned char *b = (const unsigned char *)cases[i].bytes; *b; b++) {
+            const size_t n = hd_stream_put(&s, *b, room);
+            for (size_t k = 0; k < n;) {
+                utf8proc_int32_t point;
+                const utf8proc_ssize_t m = utf8proc_iterate((const utf8proc_uint8_t *)room + k, (utf8proc_ssize_t)(n - k), &point);
+                if (m < 1) fail_msg("case %u: a part that is no text came out", i);
+                k += (size_t)m;
+            }
+            hd_text_addn(&out, room, n);
+        }
+        hd_text_addn(&out, room, hd_stream_put(&s, -1, room));
+        if (strcmp(out.data, cases[i].shown)) fail_msg("case %u: \"%s\" came out, expected \"%s\"", i, out.data, cases[i].shown);
+    }
+}
+
 static int prepare(void **state) { (void)state; return make_folder(HERE); }
 
 int main(int argc, char **argv)
@@ -279,6 +554,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(text_of_other_tokenizers_comes_back_once_it_is_normal),
         cmocka_unit_test(tiny_tokenizers_do_what_their_files_say),
         cmocka_unit_test(splits_keep_or_drop_what_they_match),
+        cmocka_unit_test(splitters_by_hand_cut_where_their_regular_expressions_match),
+        cmocka_unit_test(normal_forms_are_those_of_utf8proc),
+        cmocka_unit_test(short_and_long_pieces_are_merged_as_the_definition_says),
+        cmocka_unit_test(unigram_finds_the_most_probable_pieces),
+        cmocka_unit_test(a_stream_gives_whole_characters_and_marks_what_is_none),
     };
     choose_tests(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, prepare, NULL);
