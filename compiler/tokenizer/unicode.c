@@ -61,17 +61,27 @@ static uint32_t lower(uint32_t point, uint32_t *out)
 
 uint32_t *hd_unicode_map(hd_step_of *step, uint32_t (*of)(uint32_t, const void *, uint32_t *), const void *how)
 {
+    uint32_t nothing = 0;                         /* the place of the empty string, which many have in common */
     step->map = HD_NEW_ARRAY(uint32_t, POINTS);
     for (uint32_t p = 0; p < POINTS; p++) {
         uint32_t out[4 * MOST];
         if (surrogate(p)) continue;
         const uint32_t n = of(p, how, out);
         if (n == 1 && out[0] == p) continue;
+        if (n == 3 && out[0] == ' ' && out[1] == p && out[2] == ' ') {
+            step->map[p] = HD_MAP_PADDED;
+            continue;
+        }
+        if (!n && nothing) {
+            step->map[p] = nothing;
+            continue;
+        }
         char text[1 + 16 * MOST];
         size_t bytes = 1;
         for (uint32_t i = 0; i < n && bytes < 252; i++) bytes += hd_utf8_write(out[i], (unsigned char *)text + bytes);
         text[0] = (char)(bytes - 1);
         step->map[p] = (uint32_t)step->map_text.length + 1;
+        if (!n) nothing = step->map[p];
         hd_text_addn(&step->map_text, text, bytes);
     }
     return step->map;

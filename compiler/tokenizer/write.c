@@ -274,6 +274,18 @@ static void add_model(block *b, hd_tokenizer *h, const hd_tokens *k, const hd_te
         }
         h->merge = add_slots(b, &pairs);
         h->merged = add(b, made, ranks, sizeof *made);
+        bool complete = k->byte_level;
+        for (int i = 0; i < 256; i++) complete = complete && symbol[i] >= 0;
+        if (complete) {
+            uint32_t *rank = HD_NEW_ARRAY(uint32_t, 256 * 256);
+            memset(rank, 0xff, 256 * 256 * sizeof *rank);
+            for (int i = k->merges - 1; i >= 0; i--) {
+                const hd_merge *m = &k->merge[i];
+                if (text[m->left].length == 1 && text[m->right].length == 1)
+                    rank[(size_t)(unsigned char)text[m->left].data[0] << 8 | (unsigned char)text[m->right].data[0]] = m->rank;
+            }
+            h->byte_pair = add(b, rank, 256 * 256, sizeof *rank);
+        }
         if (k->inner_prefix) h->inner_prefix = add(b, k->inner_prefix, strlen(k->inner_prefix), 1);
         if (k->end_suffix) h->end_suffix = add(b, k->end_suffix, strlen(k->end_suffix), 1);
     }

@@ -24,6 +24,7 @@ hd_encoder *hd_encoder_new(const hd_tokenizer *t, const hd_regex *regex)
     if (!e) return NULL;
     e->t = t;
     e->regex = regex;
+    hd_split_start(e);
     e->cache = calloc(HD_CACHED, sizeof *e->cache);
     bool made = e->cache != NULL;
     for (int part = 0; part < 2; part++)

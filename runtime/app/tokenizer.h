@@ -49,8 +49,9 @@ typedef enum hd_stage_kind {
 } hd_stage_kind;
 typedef enum hd_split_behaviour { HD_SPLIT_REMOVED, HD_SPLIT_ISOLATED, HD_SPLIT_WITH_PREVIOUS, HD_SPLIT_WITH_NEXT, HD_SPLIT_CONTIGUOUS } hd_split_behaviour;
 
-/* map_index u16 [0x110000 / 128], map_block u32 [blocks][128]: 0 the code point itself, else 1 + place in map_text of a string, its
- * length before it. */
+/* map_index u16 [0x110000 / 128], map_block u32 [blocks][128]: 0 the code point itself, HD_MAP_PADDED the same with a blank on each
+ * side (BERT's Chinese characters), else 1 + place in map_text of a string, its length before it. */
+#define HD_MAP_PADDED UINT32_MAX
 typedef struct hd_stage { uint32_t kind, a, b; hd_table from, to, map_index, map_block, map_text; } hd_stage;
 
 /* Bits of a code point's class: its general category (hd_category) and properties. */
@@ -89,6 +90,8 @@ typedef struct hd_tokenizer {
     hd_table special;                   /* u8 [vocab]: 1 where decoding may leave the token out */
     hd_table word;                      /* hash: upper 40 bits of hd_tokenizer_hash(text) -> id, bit 23 set where the model makes that one token of it */
     hd_table merge, merged;             /* hash: left << 20 | right -> rank; u32 id by rank */
+    hd_table byte_pair;                 /* u32 [256][256]: rank by two bytes, UINT32_MAX none; absent where a byte has no id. What words start from
+                                         * lies in few lines of it, where the hash table would be missed in each cache */
     hd_table symbol;                    /* i32 [256]: id of a byte, -1 none */
     hd_table trie, trie_id;             /* Unigram, WordPiece: hash; u32 [nodes] id + 1 */
     uint32_t inner_root;                /* WordPiece: node from which pieces inside a word start */

@@ -103,13 +103,11 @@ static void merge_long(hd_encoder *e, size_t count)
 
 enum { SHORT = 48 };
 
-/* Short pieces: the ranks of neighbours in a row, of which the least is taken while there is one. Looking through so few costs less
+/* Short pieces: the ranks of neighbours (rank[i] of i and i + 1) in a row, of which the least is taken while there is one. Looking through so few costs less
  * than keeping them in order. */
-static void merge_short(hd_encoder *e, int32_t *id, size_t count)
+static void merge_short(hd_encoder *e, int32_t *id, uint32_t *rank, size_t count)
 {
     const uint32_t *merged = HD_AT(e->t, merged, uint32_t);
-    uint32_t rank[SHORT];
-    for (size_t i = 0; i + 1 < count; i++) rank[i] = rank_of(e->t, id[i], id[i + 1]);
     while (count > 1) {
         size_t best = 0;
         for (size_t i = 1; i + 1 < count; i++) if (rank[i] < rank[best]) best = i;
@@ -191,11 +189,14 @@ static void bpe(hd_encoder *e, const unsigned char *p, size_t bytes)
     }
     size_t count = 0;
     int32_t id[SHORT];
+    uint32_t rank[SHORT];
     if (t->flags & HD_TOKENS_BYTES) {
         const int32_t *of_byte = HD_AT(t, symbol, int32_t);
-        if (bytes <= SHORT) {
-            for (size_t i = 0; i < bytes; i++) if ((id[count] = of_byte[p[i]]) >= 0) count++;
-            merge_short(e, id, count);
+        if (bytes <= SHORT && t->byte_pair.count) {
+            const uint32_t *pair = HD_AT(t, byte_pair, uint32_t);
+            for (size_t i = 0; i < bytes; i++) id[i] = of_byte[p[i]];
+            for (size_t i = 0; i + 1 < bytes; i++) rank[i] = pair[(size_t)p[i] << 8 | p[i + 1]];
+            merge_short(e, id, rank, bytes);
             return;
         }
         for (size_t i = 0; i < bytes; i++) if (of_byte[p[i]] >= 0) push_symbol(e, &count, of_byte[p[i]]);
@@ -203,7 +204,8 @@ static void bpe(hd_encoder *e, const unsigned char *p, size_t bytes)
         count = symbols(e, p, bytes);
         if (count <= SHORT && !e->failed) {
             for (size_t i = 0; i < count; i++) id[i] = e->symbol[i].id;
-            merge_short(e, id, count);
+            for (size_t i = 0; i + 1 < count; i++) rank[i] = rank_of(t, id[i], id[i + 1]);
+            merge_short(e, id, rank, count);
             return;
         }
     }
@@ -305,6 +307,24 @@ static void model(hd_encoder *e, const unsigned char *p, size_t bytes)
     }
 }
 
+/* What tells a piece of up to 32 bytes from all others as long: words of it that may overlap. Returns a hash of them. */
+static inline uint64_t key_of(const unsigned char *p, size_t bytes, uint64_t *key)
+{
+    key[2] = key[3] = 0;
+    if (bytes >= 8) {
+        key[0] = load8(p), key[1] = load8(p + bytes - 8);
+        if (bytes > 16) {
+            key[2] = load8(p + 8), key[3] = load8(p + bytes - 16);
+            return mix(mix(key[0] ^ bytes, key[1]) ^ key[2], key[3]) >> 20;
+        }
+    } else if (bytes >= 4) {
+        key[0] = load4(p), key[1] = load4(p + bytes - 4);
+    } else {
+        key[0] = (uint64_t)p[0] << 16 | (uint64_t)p[bytes >> 1] << 8 | p[bytes - 1], key[1] = 0;
+    }
+    return mix(key[0] ^ bytes, key[1]) >> 20;
+}
+
 void hd_piece(hd_encoder *e, const char *text, size_t bytes)
 {
     if (e->list) {
@@ -315,9 +335,10 @@ void hd_piece(hd_encoder *e, const char *text, size_t bytes)
     }
     const unsigned char *p = (const unsigned char *)text;
     hd_cached *c = NULL;
-    if (bytes <= sizeof c->key) {
-        c = &e->cache[hd_tokenizer_hash(p, bytes) >> 32 & (HD_CACHED - 1)];
-        if (c->bytes == bytes && !memcmp(c->key, p, bytes)) {
+    uint64_t key[4];
+    if (bytes <= sizeof key) {
+        c = &e->cache[key_of(p, bytes, key) & (HD_CACHED - 1)];
+        if (c->bytes == bytes && !((c->key[0] ^ key[0]) | (c->key[1] ^ key[1]) | (c->key[2] ^ key[2]) | (c->key[3] ^ key[3]))) {
             if (e->id_capacity - e->ids < 7 && !hd_room(e, &e->id, &e->id_capacity, e->ids + 7, sizeof *e->id)) return;
             memcpy(e->id + e->ids, c->id, sizeof c->id);
             e->ids += c->count;
@@ -327,7 +348,7 @@ void hd_piece(hd_encoder *e, const char *text, size_t bytes)
     const size_t begun = e->ids;
     model(e, p, bytes);
     if (c && !e->failed && e->ids - begun <= sizeof c->id / sizeof *c->id) {
-        memcpy(c->key, p, bytes);
+        memcpy(c->key, key, sizeof key);
         memcpy(c->id, e->id + begun, (e->ids - begun) * sizeof *c->id);
         c->bytes = (uint8_t)bytes, c->count = (uint8_t)(e->ids - begun);
     }

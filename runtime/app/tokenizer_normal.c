@@ -6,15 +6,17 @@
 
 static const char *bytes_of(const hd_encoder *e, const hd_table *table) { return (const char *)e->t + table->at; }
 
-/* What `stage` maps a code point to; *bytes UINT32_MAX: itself. */
-static const unsigned char *mapped(const hd_tokenizer *t, const hd_stage *stage, uint32_t point, uint32_t *bytes)
+/* What `stage` maps a code point to; *bytes UINT32_MAX: itself, and with blanks around it if *padded. */
+static const unsigned char *mapped(const hd_tokenizer *t, const hd_stage *stage, uint32_t point, uint32_t *bytes, bool *padded)
 {
+    *padded = false;
     *bytes = UINT32_MAX;
     if (point >= HD_NOT_UTF8) return NULL;
     const uint16_t *index = (const uint16_t *)(const void *)((const unsigned char *)t + stage->map_index.at);
     const uint32_t *block = (const uint32_t *)(const void *)((const unsigned char *)t + stage->map_block.at);
     const uint32_t place = block[(size_t)index[point >> 7] * 128 + (point & 127)];
-    if (!place) return NULL;
+    *padded = place == HD_MAP_PADDED;
+    if (!place || *padded) return NULL;
     const unsigned char *text = (const unsigned char *)t + stage->map_text.at + (place - 1);
     *bytes = *text;
     return text + 1;
@@ -26,9 +28,12 @@ static void map(hd_encoder *e, const hd_stage *stage, const char *text, size_t b
     unsigned n;
     for (; p < end && !e->failed; p += n) {
         uint32_t length;
-        const unsigned char *to = mapped(e->t, stage, hd_utf8(p, end, &n), &length);
+        bool padded;
+        const unsigned char *to = mapped(e->t, stage, hd_utf8(p, end, &n), &length, &padded);
+        if (padded) hd_put(e, out, " ", 1);
         if (length == UINT32_MAX) hd_put(e, out, p, n);
         else hd_put(e, out, to, length);
+        if (padded) hd_put(e, out, " ", 1);
     }
 }
 
@@ -118,7 +123,8 @@ static void form(hd_encoder *e, const hd_stage *stage, const char *text, size_t 
         }
         p += n;
         uint32_t length;
-        const unsigned char *to = mapped(e->t, stage, point, &length);
+        bool padded;
+        const unsigned char *to = mapped(e->t, stage, point, &length, &padded);
         if (point - SYLLABLE < SYLLABLES) {
             const uint32_t at = point - SYLLABLE;
             push_point(e, &count, LEAD + at / (VOWELS * TRAILS));

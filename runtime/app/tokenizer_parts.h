@@ -20,8 +20,11 @@ static inline bool hd_class_in(unsigned class, uint32_t mask) { return mask >> (
 
 typedef struct hd_buffer { char *data; size_t bytes, capacity; } hd_buffer;
 
-typedef struct hd_cached { unsigned char key[32]; uint8_t bytes, count; int32_t id[7]; } hd_cached;      /* 64 bytes; bytes 0: empty */
-enum { HD_CACHED = 1 << 13 };
+/* A piece and its ids: key holds its first and last bytes, which tell all of it up to 32. 64 bytes; bytes 0: empty. */
+typedef struct hd_cached { uint64_t key[4]; uint8_t bytes, count; int32_t id[7]; } hd_cached;
+enum { HD_CACHED = 1 << 14 };
+
+typedef enum { HD_LETTER, HD_NUMBER, HD_SPACE, HD_OTHER, HD_BEYOND } hd_char_kind;       /* BEYOND: a byte of a longer character */
 
 typedef struct hd_symbol { int32_t id, before, after; } hd_symbol;       /* a doubly linked list in text order; id -1: merged away */
 typedef struct hd_candidate { uint32_t rank, at; int32_t left, right; } hd_candidate;
@@ -43,6 +46,7 @@ struct hd_encoder {
     hd_node *node; size_t node_capacity;
     uint32_t *point; size_t point_capacity;            /* code points being put in order */
     hd_cached *cache;
+    uint8_t kind[256];                                 /* hd_char_kind of bytes */
 };
 
 /* items with room for `needed`; false and e->failed when memory is out. */
@@ -128,6 +132,7 @@ int32_t hd_word(const hd_tokenizer *t, const void *text, size_t bytes, bool *who
 void hd_normalise(hd_encoder *e, const char **text, size_t *bytes);
 /* tokenizer_split.c: the pieces of a text, each to hd_piece. */
 void hd_split(hd_encoder *e, const char *text, size_t bytes);
+void hd_split_start(hd_encoder *e);            /* once for an encoder */
 /* tokenizer_model.c: the ids of a piece. */
 void hd_piece(hd_encoder *e, const char *text, size_t bytes);
 

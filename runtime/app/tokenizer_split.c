@@ -3,8 +3,6 @@
  * PCRE2 on random text. */
 #include "tokenizer_parts.h"
 
-#define POINT(t, p, end, n) hd_utf8_class(t, p, end, n)
-
 /* The class of the character at p < end, and its bytes. */
 static inline unsigned hd_utf8_class(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end, unsigned *n)
 {
@@ -15,20 +13,45 @@ static inline unsigned hd_utf8_class(const hd_tokenizer *t, const unsigned char 
     return hd_class(t, hd_utf8(p, end, n));
 }
 
-typedef enum { LETTER, NUMBER, SPACE, OTHER } kind;
+enum { LETTER = HD_LETTER, NUMBER = HD_NUMBER, SPACE = HD_SPACE, OTHER = HD_OTHER };
+typedef hd_char_kind kind;
 static inline kind kind_of(unsigned class)
 {
-    if (class & HD_CLASS_SPACE) return SPACE;
-    return hd_class_in(class, HD_MASK_LETTER) ? LETTER : hd_class_in(class, HD_MASK_NUMBER) ? NUMBER : OTHER;
+    if (class & HD_CLASS_SPACE) return HD_SPACE;
+    return hd_class_in(class, HD_MASK_LETTER) ? HD_LETTER : hd_class_in(class, HD_MASK_NUMBER) ? HD_NUMBER : HD_OTHER;
 }
-static inline kind kind_at(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end, unsigned *n) { return kind_of(hd_utf8_class(t, p, end, n)); }
+/* The kind of the character at p < end, and its bytes. */
+static inline kind kind_at(const hd_encoder *e, const unsigned char *p, const unsigned char *end, unsigned *n)
+{
+    *n = 1;
+    const kind k = (kind)e->kind[*p];
+    return k != HD_BEYOND ? k : kind_of(hd_class(e->t, hd_utf8(p, end, n)));
+}
 
-/* The end of the run of characters of one kind from p on, at most `most` of them. */
-static const unsigned char *run(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end, kind wanted, uint32_t most)
+void hd_split_start(hd_encoder *e)
 {
     unsigned n;
-    for (; p < end && most && kind_at(t, p, end, &n) == wanted; most--) p += n;
+    for (unsigned b = 0; b < 256; b++) {
+        const unsigned char byte = (unsigned char)b;
+        e->kind[b] = (uint8_t)(b < 0x80 ? kind_of(hd_utf8_class(e->t, &byte, &byte + 1, &n)) : HD_BEYOND);
+    }
+}
+
+/* The end of the run of characters of one kind from p on, at most `most` of them. */
+static const unsigned char *run(const hd_encoder *e, const unsigned char *p, const unsigned char *end, kind wanted, uint32_t most)
+{
+    unsigned n;
+    for (; p < end && most && kind_at(e, p, end, &n) == wanted; most--) p += n;
     return p;
+}
+
+/* The same without a limit. */
+static inline const unsigned char *run_all(const hd_encoder *e, const unsigned char *p, const unsigned char *end, kind wanted)
+{
+    for (unsigned n; ; p += n) {
+        while (p < end && e->kind[*p] == wanted) p++;
+        if (p == end || e->kind[*p] != HD_BEYOND || kind_at(e, p, end, &n) != wanted) return p;
+    }
 }
 
 static unsigned lower(unsigned char c) { return c >= 'A' && c <= 'Z' ? c + 32u : c; }
@@ -44,64 +67,64 @@ static unsigned contraction(const unsigned char *p, const unsigned char *end, bo
 }
 
 /* \s+(?!\S)|\s+ : white space up to its last character if something follows. */
-static const unsigned char *white(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end)
+static const unsigned char *white(const hd_encoder *e, const unsigned char *p, const unsigned char *end)
 {
     const unsigned char *last = p, *q = p;
     unsigned n;
-    while (q < end && kind_at(t, q, end, &n) == SPACE) last = q, q += n;
+    while (q < end && kind_at(e, q, end, &n) == SPACE) last = q, q += n;
     return q == end || last == p ? q : last;
 }
 
 /* \s*[\r\n]+ : the end of the last line end in the run of white space; p if there is none. */
-static const unsigned char *lines(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end)
+static const unsigned char *lines(const hd_encoder *e, const unsigned char *p, const unsigned char *end)
 {
     const unsigned char *last = p;
     unsigned n;
-    while (p < end && kind_at(t, p, end, &n) == SPACE) {
+    while (p < end && kind_at(e, p, end, &n) == SPACE) {
         if (*p == '\r' || *p == '\n') last = p + 1;
         p += n;
     }
     return last;
 }
 
-static const unsigned char *next_gpt2(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end)
+static const unsigned char *next_gpt2(const hd_encoder *e, const unsigned char *p, const unsigned char *end)
 {
     unsigned n = contraction(p, end, false);
     if (n) return p + n;
     const unsigned char *from = p;
     if (*p == ' ' && end - p > 1) from++;
-    const kind k = kind_at(t, from, end, &n);
-    if (k == SPACE) return white(t, p, end);
-    return run(t, from + n, end, k, UINT32_MAX);
+    const kind k = kind_at(e, from, end, &n);
+    if (k == SPACE) return white(e, p, end);
+    return run_all(e, from + n, end, k);
 }
 
 /* ` ?[^\s\p{L}\p{N}]+[\r\n]*`, with `also` one more character in the tail; NULL: no match. */
-static const unsigned char *marks(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end, int also)
+static const unsigned char *marks(const hd_encoder *e, const unsigned char *p, const unsigned char *end, int also)
 {
     unsigned n;
     if (*p == ' ' && end - p > 1) p++;
-    if (kind_at(t, p, end, &n) != OTHER) return NULL;
-    p = run(t, p, end, OTHER, UINT32_MAX);
+    if (kind_at(e, p, end, &n) != OTHER) return NULL;
+    p = run_all(e, p, end, OTHER);
     while (p < end && (*p == '\r' || *p == '\n' || *p == also)) p++;
     return p;
 }
 
-static const unsigned char *spaces_after(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end)
+static const unsigned char *spaces_after(const hd_encoder *e, const unsigned char *p, const unsigned char *end)
 {
-    const unsigned char *line = lines(t, p, end);
-    return line > p ? line : white(t, p, end);
+    const unsigned char *line = lines(e, p, end);
+    return line > p ? line : white(e, p, end);
 }
 
-static const unsigned char *next_cl100k(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end, uint32_t digits)
+static const unsigned char *next_cl100k(const hd_encoder *e, const unsigned char *p, const unsigned char *end, uint32_t digits)
 {
     unsigned n = contraction(p, end, true), m;
     if (n) return p + n;
-    const kind k = kind_at(t, p, end, &n);
-    if (k == LETTER) return run(t, p + n, end, LETTER, UINT32_MAX);
-    if (k == NUMBER) return run(t, p, end, NUMBER, digits);
-    if (*p != '\r' && *p != '\n' && p + n < end && kind_at(t, p + n, end, &m) == LETTER) return run(t, p + n + m, end, LETTER, UINT32_MAX);
-    const unsigned char *found = marks(t, p, end, -1);
-    return found ? found : spaces_after(t, p, end);
+    const kind k = kind_at(e, p, end, &n);
+    if (k == LETTER) return run_all(e, p + n, end, LETTER);
+    if (k == NUMBER) return run(e, p, end, NUMBER, digits);
+    if (*p != '\r' && *p != '\n' && p + n < end && kind_at(e, p + n, end, &m) == LETTER) return run_all(e, p + n + m, end, LETTER);
+    const unsigned char *found = marks(e, p, end, -1);
+    return found ? found : spaces_after(e, p, end);
 }
 
 enum { UPPER = HD_IN(HD_LU) | HD_IN(HD_LT) | HD_IN(HD_LM) | HD_IN(HD_LO) | HD_MASK_MARK, LOWER = HD_IN(HD_LL) | HD_IN(HD_LM) | HD_IN(HD_LO) | HD_MASK_MARK };
@@ -128,9 +151,10 @@ static const unsigned char *capital(const hd_tokenizer *t, const unsigned char *
     return stop > q ? stop : both;
 }
 
-static const unsigned char *next_o200k(const hd_tokenizer *t, const unsigned char *p, const unsigned char *end, uint32_t digits, bool gpt)
+static const unsigned char *next_o200k(const hd_encoder *e, const unsigned char *p, const unsigned char *end, uint32_t digits, bool gpt)
 {
     unsigned n;
+    const hd_tokenizer *t = e->t;
     const unsigned class = hd_utf8_class(t, p, end, &n);
     const kind k = kind_of(class);
     const unsigned char *after = k != LETTER && k != NUMBER && *p != '\r' && *p != '\n' && p + n < end ? p + n : NULL, *found = NULL;
@@ -141,10 +165,10 @@ static const unsigned char *next_o200k(const hd_tokenizer *t, const unsigned cha
         if (!found && hd_class_in(class, UPPER)) found = run_in(t, run_in(t, p, end, UPPER), end, LOWER);
         if (found) return gpt ? found + contraction(found, end, true) : found;
     } else {
-        return run(t, p, end, NUMBER, digits);
+        return run(e, p, end, NUMBER, digits);
     }
-    found = marks(t, p, end, '/');
-    return found ? found : spaces_after(t, p, end);
+    found = marks(e, p, end, '/');
+    return found ? found : spaces_after(e, p, end);
 }
 
 /* [^(\s|[.,!?...])] : with Oniguruma's nested class, what BLOOM's pattern leaves in a word. */
@@ -368,9 +392,9 @@ static void cut(hd_encoder *e, unsigned number, const char *text, size_t bytes)
     for (; p < end && !e->failed; p = next) {
         bool dropped = false;
         switch (what) {
-        case HD_SPLIT_GPT2: next = next_gpt2(t, p, end); break;
-        case HD_SPLIT_CL100K: next = next_cl100k(t, p, end, stage->a); break;
-        case HD_SPLIT_O200K: next = next_o200k(t, p, end, stage->a, stage->b); break;
+        case HD_SPLIT_GPT2: next = next_gpt2(e, p, end); break;
+        case HD_SPLIT_CL100K: next = next_cl100k(e, p, end, stage->a); break;
+        case HD_SPLIT_O200K: next = next_o200k(e, p, end, stage->a, stage->b); break;
         case HD_SPLIT_BLOOM: next = next_bloom(t, p, end); break;
         default: next = next_of_class(t, stage, p, end, &dropped); break;
         }
