@@ -339,20 +339,28 @@ static void add_added(block *b, hd_tokenizer *h, const hd_tokens *k, const hd_te
     h->added = add(b, all, (size_t)k->news, sizeof *all);
 }
 
-/* Whether no merge makes a token in which `mark` follows something else: then text may be cut there without asking the model. */
-static bool begins_words(const hd_tokens *k, const char *mark)
+/* Whether `mark` follows something else in this token. */
+static bool holds_inside(const hd_token *t, const char *mark)
 {
     const size_t n = strlen(mark);
-    if (k->model != HD_TOKENS_BPE || k->byte_level || k->flags & HD_TOKENS_WHOLE || k->inner_prefix || k->end_suffix || hd_tokens_find(k, mark, n) < 0) return false;
-    for (int i = 0; i < k->merges; i++) {
-        const hd_token *t = &k->token[k->merge[i].made];
-        bool other = false;
-        for (size_t at = 0; at < t->bytes;) {
-            if (t->bytes - at < n || memcmp(t->name + at, mark, n)) other = true, at++;
-            else if (other) return false;
-            else at += n;
-        }
+    bool other = false;
+    for (size_t at = 0; at < t->bytes;) {
+        if (t->bytes - at < n || memcmp(t->name + at, mark, n)) other = true, at++;
+        else if (other) return true;
+        else at += n;
     }
+    return false;
+}
+
+/* Whether no token reaches across the beginning of a run of marks: then text is cut there without asking the model, and pieces are
+ * words, which repeat. Of Unigram the sums then start anew: in float they lose their last digits over a long text. */
+static bool begins_words(const hd_tokens *k, const char *mark)
+{
+    const bool merges = k->model == HD_TOKENS_BPE && !k->byte_level && !(k->flags & HD_TOKENS_WHOLE) && !k->inner_prefix && !k->end_suffix;
+    if ((!merges && k->model != HD_TOKENS_UNIGRAM) || hd_tokens_find(k, mark, strlen(mark)) < 0) return false;
+    for (int i = 0; i < k->splits; i++) if (k->step[1][i].kind == HD_SPLIT_METASPACE && k->step[1][i].b) return false;      /* done already */
+    for (int i = 0; i < k->merges; i++) if (holds_inside(&k->token[k->merge[i].made], mark)) return false;
+    for (int i = 0; k->model == HD_TOKENS_UNIGRAM && i < k->tokens; i++) if (k->token[i].plain && holds_inside(&k->token[i], mark)) return false;
     return true;
 }
 
