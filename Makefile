@@ -2,6 +2,7 @@
 # make demo       trains a Sparse Transformer on real text for about a minute (DATA=file: on yours)
 # make check      every test
 # make asan       every test with the address and undefined-behaviour sanitizers, generated code included
+# make fuzz       damaged tokenizer files against their readers, sanitized, SECONDS=60 for each kind
 # make bench      this machine beside oneDNN, OpenBLAS, BLIS, PyTorch and ONNX Runtime, as tables and a chart; ROWS="quick products": bench/bench.sh says which
 # make golden     accepts new output of text tests
 # make tune       times kernels of the models' sizes on this machine into the records that ship (MINUTES=5 for each of bench/tune.sh)
@@ -129,6 +130,17 @@ build/asan/tests/compiler/%: build/asan/tests/compiler/%.o build/asan/tests/comp
 build/asan/tests/runtime/%: build/asan/tests/runtime/%.o build/asan/tests/runtime/support.o build/asan/tests/runtime/tiny_model.o build/lib/libheddle_app_asan.a
 	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -l:libjansson.a -lm -lpthread
 
+# damaged files of each kind, read under the sanitizers: SECONDS of each
+FUZZ_DATA ?= ../shared/data/tokenizers
+fuzz: build/asan/tests/fuzz/tokenizer_fuzz
+	$< json $(or $(SECONDS),60) $(or $(SEED),1) $(wildcard $(FUZZ_DATA)/*/tokenizer.json)
+	$< vocab $(or $(SECONDS),60) $(or $(SEED),1) $(wildcard $(FUZZ_DATA)/*/vocab.txt)
+	$< merges $(or $(SECONDS),60) $(or $(SEED),1)
+	$< model $(or $(SECONDS),60) $(or $(SEED),1) $(wildcard $(FUZZ_DATA)/*/*.model)
+
+build/asan/tests/fuzz/%: build/asan/tests/fuzz/%.o $(SO)
+	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ $(LIBS)
+
 build/heddle_asan: $(SO) build/asan/compiler/driver/main.o
 	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ $(LIBS)
 
@@ -171,5 +183,5 @@ clean:
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
 
-.PHONY: all check asan golden demo bench tune install clean help
+.PHONY: all check asan fuzz golden demo bench tune install clean help
 -include $(shell find build -name '*.d' 2>/dev/null)

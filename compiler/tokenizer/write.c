@@ -14,7 +14,7 @@ static hd_table add(block *b, const void *items, size_t count, size_t item_bytes
     if (end > b->capacity) {
         const size_t more = 2 * end + 4096;
         unsigned char *data = hd_alloc(more);
-        memcpy(data, b->data, b->bytes);
+        if (b->bytes) memcpy(data, b->data, b->bytes);
         b->data = data, b->capacity = more;
     }
     if (count) memcpy(b->data + at, items, count * item_bytes);
