@@ -85,6 +85,9 @@ hd_decode_step *hd_tokens_decode(hd_tokens *k, hd_decode_kind kind)
     return s;
 }
 
+/* Names in messages: so many bytes of them. */
+static int most(size_t bytes) { return bytes < 60 ? (int)bytes : 60; }
+
 void hd_tokens_merge(hd_tokens *k, const char *left, size_t left_bytes, const char *right, size_t right_bytes)
 {
     const size_t prefix = k->inner_prefix ? strlen(k->inner_prefix) : 0;
@@ -93,8 +96,11 @@ void hd_tokens_merge(hd_tokens *k, const char *left, size_t left_bytes, const ch
     memcpy(made, left, left_bytes);
     memcpy(made + left_bytes, right + skip, right_bytes - skip);
     const int64_t a = hd_tokens_find(k, left, left_bytes), b = hd_tokens_find(k, right, right_bytes), c = hd_tokens_find(k, made, left_bytes + right_bytes - skip);
-    const char *unknown = a < 0 ? left : b < 0 ? right : c < 0 ? made : NULL;
-    if (unknown) hd_tokens_fail(k, "merges: merge %d, \"%.60s %.60s\": \"%.100s\" is no token of the vocabulary", k->merges, left, right, unknown);
+    if (a < 0 || b < 0 || c < 0) {
+        const char *unknown = a < 0 ? left : b < 0 ? right : made;
+        const int bytes = most(a < 0 ? left_bytes : b < 0 ? right_bytes : left_bytes + right_bytes - skip);
+        hd_tokens_fail(k, "merges: merge %d, \"%.*s %.*s\": \"%.*s\" is no token of the vocabulary", k->merges, most(left_bytes), left, most(right_bytes), right, bytes, unknown);
+    }
     if (k->merges >= 0xfffffe) hd_tokens_fail(k, "merges: more than %d", 0xfffffe);
     HD_PUSH(k->merge, k->merges, k->merge_capacity, ((hd_merge){ (uint32_t)a, (uint32_t)b, (uint32_t)c, (uint32_t)k->merges }));
 }

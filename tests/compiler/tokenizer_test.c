@@ -541,6 +541,108 @@ static void a_stream_gives_whole_characters_and_marks_what_is_none(void **state)
     }
 }
 
+/* ---- wrong files: one line that names the file and what is wrong; asked of heddle itself, whose spec names the tokenizer ---- */
+
+#define TINY_SPEC "local hd = require \"heddle\"\nlocal c = hd.config { length = 16, width = 8, vocab = 16, batch = 2, tokenizer = \"bad.json\" }\nlocal t = hd.input(\"tokens\", { c.batch, c.length }, \"i32\")\n" \
+    "local x = hd.embedding(hd.param(\"wte\", { c.vocab, c.width }, hd.normal(0.02)), t)\nlocal s = hd.scope(\"h\")\nlocal q, k, v = hd.split(s:linear(\"qkv\", x, 3 * c.width), 3)\n" \
+    "x = x + s:linear(\"proj\", hd.attention(q, k, v, { heads = 1, pattern = hd.pattern.causal() }), c.width)\n" \
+    "return hd.language_model { name = \"tiny\", config = c, logits = s:linear(\"head\", x, c.vocab), tokenizer = c.tokenizer, training = hd.training { lr = 1e-2, warmup = 5, batch = 2 } }\n"
+
+static const struct { const char *json, *says; } wrong[] = {
+    { "", "bad.json:1: this is no JSON" },
+    { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0", "bad.json:1: this is no JSON" },
+    { "[]", "bad.json: this is no JSON object" },
+    { "{}", "bad.json: it has no \"model\"" },
+    { "{\"model\": {\"type\": \"Magic\", \"vocab\": {}}}", "model: \"Magic\" is not known; known: BPE, WordPiece, Unigram, WordLevel" },
+    { "{" BPE("", "", "") "}", "vocabulary: it is empty" },
+    { "{" BPE("\"a\": 0, \"b\": 2", "", "") "}", "vocabulary: no token has the id 1; ids must be 0 to 2 without a hole" },
+    { "{" BPE("\"a\": 0, \"b\": 0", "", "") "}", "vocabulary: two tokens have the id 0: \"a\" and \"b\"" },
+    { "{" BPE("\"a\": 0, \"a\": 1", "", "") "}", "bad.json:1: this is no JSON: duplicate object key" },
+    { "{" BPE("\"a\": -1", "", "") "}", "vocabulary: \"a\" must be a whole number, 0 or more" },
+    { "{" BPE("\"a\": 5000000", "", "") "}", "vocabulary: token \"a\" has the id 5000000; ids 0 to 1048575 are possible" },
+    { "{" BPE("\"a\": 0, \"b\": 1", "\"a b\"", "") "}", "merges: merge 0, \"a b\": \"ab\" is no token of the vocabulary" },
+    { "{" BPE("\"a\": 0, \"b\": 1", "\"a x\"", "") "}", "merges: merge 0, \"a x\": \"x\" is no token of the vocabulary" },
+    { "{" BPE("\"a\": 0, \"b\": 1", "\"ab\"", "") "}", "merges: merge 0, \"ab\", is not two tokens with a blank between them" },
+    { "{" BPE("\"a\": 0", "", ", \"dropout\": 0.1") "}", "model BPE: \"dropout\" is 0.1" },
+    { "{" BPE("\"a\": 0", "", "") ", \"normalizer\": {\"type\": \"Upper\"}}", "normalizer: \"Upper\" is not known; known: Sequence, BertNormalizer" },
+    { "{" BPE("\"a\": 0", "", "") ", \"pre_tokenizer\": {\"type\": \"UnicodeScripts\"}}", "pre_tokenizer: \"UnicodeScripts\" is not known; known: Sequence, ByteLevel" },
+    { "{" BPE("\"a\": 0", "", "") ", \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(a\"}, \"behavior\": \"Isolated\"}}", "pre_tokenizer Split: the regular expression \"(a\" does not compile: missing closing parenthesis" },
+    { "{" BPE("\"a\": 0", "", "") ", \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"[a[b]]\"}, \"behavior\": \"Isolated\"}}", "has a set inside a set" },
+    { "{" BPE("\"a\": 0", "", "") ", \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"a\"}, \"behavior\": \"Glued\"}}", "the behavior \"Glued\" is not known; known: Removed, Isolated" },
+    { "{" BPE("\"a\": 0", "", "") ", \"post_processor\": {\"type\": \"Bracket\"}}", "post_processor: \"Bracket\" is not known" },
+    { "{" BPE("\"a\": 0", "", "") ", \"post_processor\": {\"type\": \"RobertaProcessing\", \"sep\": [\"a\", 7], \"cls\": [\"a\", 0]}}", "post_processor: the id 7 is beyond the vocabulary, 0 to 0" },
+    { "{" BPE("\"a\": 0", "", "") ", \"decoder\": {\"type\": \"CTC\"}}", "decoder: \"CTC\" is not known" },
+    { "{" BPE("\"a\": 0", "", "") ", \"added_tokens\": [{\"id\": 0, \"content\": \"b\"}]}", "vocabulary: two tokens have the id 0" },
+    { "{" BPE("\"a\": 0", "", "") ", \"added_tokens\": [{\"id\": 3, \"content\": \"b\"}]}", "vocabulary: no token has one of the ids 1 to 2" },
+    { "{\"model\": {\"type\": \"Unigram\", \"unk_id\": 4, \"vocab\": [[\"a\", -1]]}}", "model Unigram: \"unk_id\" 4 is beyond the vocabulary, 0 to 0" },
+    { "{\"model\": {\"type\": \"WordPiece\", \"unk_token\": \"[UNK]\", \"vocab\": {\"a\": 0}}}", "model WordPiece: \"unk_token\" is no token of the vocabulary" },
+    { "{" BPE("\"a\": 0, \"b\": 1, \"c\": 2, \"d\": 3, \"e\": 4, \"f\": 5, \"g\": 6, \"h\": 7, \"i\": 8, \"j\": 9, \"k\": 10, \"l\": 11, \"m\": 12, \"n\": 13, \"o\": 14, \"p\": 15, \"q\": 16", "", "") "}",
+      "has 17 tokens, the logits have 16; they must be as many or more" },
+};
+
+static void wrong_files_are_refused_with_one_line(void **state)
+{
+    (void)state;
+    hd_write_file(HERE "/bad.lua", TINY_SPEC, strlen(TINY_SPEC));
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        hd_write_file(HERE "/bad.json", wrong[i].json, strlen(wrong[i].json));
+        refused(wrong[i].says, "%s build %s/bad.lua -o %s/program", heddle(), HERE, HERE);
+        if (access(HERE "/program", F_OK) == 0) fail_msg("%s left a program", wrong[i].json);
+    }
+    refused("there is no tokenizer of this name", "%s build %s/bad.lua -D tokenizer=nowhere -o %s/program", heddle(), HERE, HERE);
+    make_folder(HERE "/empty");
+    refused("the folder holds no tokenizer", "%s build %s/bad.lua -D tokenizer=empty -o %s/program", heddle(), HERE, HERE);
+    static const struct { const char *name, *text, *says; } others[] = {
+        { "vocab.txt", "[UNK]\n\na\n", "vocab.txt:2: vocabulary: the line is empty" }, { "vocab.txt", "a\n[UNK]\na\n", "the token \"a\" has two ids, 0 and 2" }, { "vocab.txt", "a\nb\n", "it has no token [UNK]" },
+        { "tokenizer.model", "\n\x7f" "abc", "the SentencePiece model is damaged" } };
+    for (unsigned i = 0; i < sizeof others / sizeof *others; i++) {
+        hd_write_file(hd_format("%s/%s", HERE, others[i].name), others[i].text, strlen(others[i].text));
+        refused(others[i].says, "%s build %s/bad.lua -D tokenizer=%s -o %s/program", heddle(), HERE, others[i].name, HERE);
+    }
+    hd_write_file(HERE "/empty/vocab.json", "{\"a\": 0, \"b\": 1}", 16);
+    hd_write_file(HERE "/empty/merges.txt", "#version: 0.2\na b c\n", 20);
+    refused("merges.txt:2: this is not two tokens with a blank between them", "%s build %s/bad.lua -D tokenizer=empty -o %s/program", heddle(), HERE, HERE);
+    hd_write_file(HERE "/empty/merges.txt", "#version: 0.2\na b\n", 18);
+    refused("merges.txt: merges: merge 0, \"a b\": \"ab\" is no token", "%s build %s/bad.lua -D tokenizer=empty -o %s/program", heddle(), HERE, HERE);
+}
+
+/* ---- programs ---- */
+
+static void programs_take_text_through_their_tokenizer(void **state)
+{
+    (void)state;
+    static const char json[] = "{" BPE("\"w\": 0, \"e\": 1, \"f\": 2, \"t\": 3, \" \": 4, \"a\": 5, \"r\": 6, \"p\": 7, \"\\n\": 8, \"we\": 9, \"ft\": 10, \"weft\": 11, \"wa\": 12, \"rp\": 13, \"warp\": 14, \"<s>\": 15", "\"w e\", \"f t\", \"we ft\", \"w a\", \"r p\", \"wa rp\"", "")
+        ", \"added_tokens\": [{\"id\": 15, \"content\": \"<s>\", \"special\": true}], \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"[a-z]+|.|\\\\n\"}, \"behavior\": \"Isolated\"},"
+        " \"decoder\": {\"type\": \"Fuse\"}, \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [15], \"tokens\": [\"<s>\"]}}}}";
+    hd_text text = { 0 };
+    for (int i = 0; i < 300; i++) hd_text_add(&text, "%s", i % 3 ? "warp weft\n" : "weft warp warp\n");
+    hd_write_file(HERE "/text.txt", text.data, text.length);
+    hd_write_file(HERE "/words.json", json, sizeof json - 1);
+    hd_write_file(HERE "/tiny.lua", TINY_SPEC, strlen(TINY_SPEC));
+    must("%s build %s/tiny.lua -D tokenizer=words.json -o %s/tiny%s", heddle(), HERE, HERE, sanitize());
+    hd_write_file(HERE "/line.txt", "warp weft<s>", 12);
+    must("%s/tiny tokenize %s/line.txt", HERE, HERE);
+    assert_string_equal(said, "14 4 11 15\n");
+    must("%s/tiny tokenize --special %s/line.txt", HERE, HERE);
+    assert_string_equal(said, "15 14 4 11 15\n");
+    hd_write_file(HERE "/ids.txt", "14 4 11 15", 10);
+    must("%s/tiny tokenize --text %s/ids.txt", HERE, HERE);
+    assert_string_equal(said, "warp weft<s>");
+    hd_write_file(HERE "/ids.txt", "14 16", 5);
+    refused("ids.txt: item 1 is 16; the tokenizer's ids are 0 to 15", "%s/tiny tokenize --text %s/ids.txt", HERE, HERE);
+    must("%s/tiny train --data %s/text.txt --steps 30 --out %s/w.safetensors --threads 1", HERE, HERE, HERE);
+    must("%s/tiny eval --data %s/text.txt --weights %s/w.safetensors --held-out 0.1 --json --threads 1", HERE, HERE, HERE);
+    json_t *line = json_loads(said, 0, NULL);
+    assert_non_null(line);
+    const double per_byte = json_number_value(json_object_get(line, "bits_per_byte")), per_token = json_number_value(json_object_get(line, "bits_per_token"));
+    const double bytes = json_number_value(json_object_get(line, "bytes")), tokens = json_number_value(json_object_get(line, "tokens"));
+    if (!(bytes > 300 && bytes < 500 && tokens < bytes / 2)) fail_msg("%g bytes, %g tokens: %s", bytes, tokens, said);
+    if (!(per_byte * bytes > 0.999999 * per_token * tokens && per_byte * bytes < 1.000001 * per_token * tokens)) fail_msg("%s", said);
+    must("%s/tiny sample --weights %s/w.safetensors --prompt 'warp ' --tokens 6 --temperature 0 --threads 1", HERE, HERE);
+    if (strncmp(said, "warp w", 6)) fail_msg("%s", said);
+    json_decref(line);
+}
+
 static int prepare(void **state) { (void)state; return make_folder(HERE); }
 
 int main(int argc, char **argv)
@@ -559,6 +661,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(short_and_long_pieces_are_merged_as_the_definition_says),
         cmocka_unit_test(unigram_finds_the_most_probable_pieces),
         cmocka_unit_test(a_stream_gives_whole_characters_and_marks_what_is_none),
+        cmocka_unit_test(wrong_files_are_refused_with_one_line),
+        cmocka_unit_test(programs_take_text_through_their_tokenizer),
     };
     choose_tests(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, prepare, NULL);
