@@ -6,6 +6,7 @@ local hd = require "heddle"
 local c = hd.config {
   length = 1024, positions = 1024, layers = 12, width = 768, heads = 12, vocab = 50257, batch = 1,
   steps_batch = 0, dropout = 0.0, recompute = false,      -- steps_batch: sequences per training step, 0: `batch`
+  tokenizer = "",                                         -- a file, or a folder with vocab.json and merges.txt; without it, ids
 }
 
 local normal, zeros = hd.normal(0.02), hd.zeros()
@@ -41,6 +42,6 @@ end
 local logits = s:scope("head"):matmul("logits", s:layer_norm("ln_f", x, 1e-5), wte, { trans_b = true })
 
 return hd.language_model {
-  name = "gpt2", config = c, tokens = tokens, logits = logits,
+  name = "gpt2", config = c, tokens = tokens, logits = logits, tokenizer = c.tokenizer,
   training = hd.training { lr = 6e-4, min_lr = 0.1, warmup = 100, decay = 0.1, clip = 1.0, batch = c.steps_batch },
 }

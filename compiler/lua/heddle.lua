@@ -604,7 +604,8 @@ end
 function hd.language_model(given)
   local what = "hd.language_model"
   local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training", "predicts", "loss_chunks", "tokenizer" })
-  if o.tokenizer ~= nil and (type(o.tokenizer) ~= "string" or o.tokenizer == "") then
+  if o.tokenizer == "" then o.tokenizer = nil end      -- a key of hd.config that nobody set
+  if o.tokenizer ~= nil and type(o.tokenizer) ~= "string" then
     fail("%s: tokenizer must be the path of a tokenizer.json, vocab.json, vocab.txt or .model, or of a folder that holds one, got %s", what, kind_of(o.tokenizer))
   end
   local predicts = choice(what .. ": predicts", o.predicts, "next", { "next", "same" })

@@ -20,7 +20,8 @@ void hd_tokens_read_gpt2(hd_tokens *k, const char *file)
     k->model = HD_TOKENS_BPE;
     k->byte_level = true;
     json_object_foreach(root, name, id) {
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX) hd_tokens_fail(k, "vocabulary: the id of \"%.60s\" must be a whole number, 0 or more", name);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX) hd_tokens_fail(k,
+            "vocabulary: the id of \"%.60s\" must be a whole number, 0 or more", name);
         hd_tokens_put(k, (uint32_t)json_integer_value(id), name, strlen(name));
     }
     hd_tokens_close(k);
@@ -35,7 +36,8 @@ void hd_tokens_read_gpt2(hd_tokens *k, const char *file)
         const size_t length = (size_t)(stop - at) - (stop > at && stop[-1] == '\r');
         if (!length || (line == 1 && length >= 8 && !memcmp(at, "#version", 8))) continue;
         const char *blank = memchr(at, ' ', length);
-        if (!blank || blank == at || blank + 1 == at + length || memchr(blank + 1, ' ', (size_t)(at + length - blank - 1))) hd_fail((hd_where){ file, line }, "this is not two tokens with a blank between them");
+        if (!blank || blank == at || blank + 1 == at + length || memchr(blank + 1, ' ', (size_t)(at + length - blank - 1))) hd_fail((hd_where){ file, line },
+            "this is not two tokens with a blank between them");
         hd_tokens_merge(k, at, (size_t)(blank - at), blank + 1, (size_t)(at + length - blank - 1));
     }
     k->file = vocabulary;
@@ -106,7 +108,8 @@ static bool next(message *m, field *f)
     if (f->wire == 0) f->value = varint(m);
     else {
         const uint64_t bytes = f->wire == 2 ? varint(m) : f->wire == 5 ? 4 : f->wire == 1 ? 8 : UINT64_MAX;
-        if (bytes > (uint64_t)(m->end - m->at)) hd_tokens_fail(m->k, "the SentencePiece model is damaged: a field of %llu bytes where %lld are left", (unsigned long long)bytes, (long long)(m->end - m->at));
+        if (bytes > (uint64_t)(m->end - m->at)) hd_tokens_fail(m->k, "the SentencePiece model is damaged: a field of %llu bytes where %lld are left", (unsigned long long)bytes,
+                                                               (long long)(m->end - m->at));
         f->data = m->at, f->bytes = (size_t)bytes;
         m->at += bytes;
     }

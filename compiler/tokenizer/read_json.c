@@ -41,7 +41,8 @@ static const char *text(hd_tokens *k, const json_t *part, const char *where, con
 
 static uint32_t whole(hd_tokens *k, const json_t *value, const char *where, const char *name)
 {
-    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > INT32_MAX) hd_tokens_fail(k, "%s: \"%s\" must be a whole number, 0 or more", where, name);
+    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > INT32_MAX) hd_tokens_fail(k, "%s: \"%s\" must be a whole number, 0 or more",
+        where, name);
     return (uint32_t)json_integer_value(value);
 }
 
@@ -170,13 +171,15 @@ static void normalizer(hd_tokens *k, const json_t *part, int depth)
     else if (!strcmp(type, "StripAccents")) hd_unicode_accents(hd_tokens_step(k, 0, HD_NORMAL_MAP));
     else if (!strcmp(type, "Nmt")) hd_unicode_nmt(hd_tokens_step(k, 0, HD_NORMAL_MAP));
     else if (!strcmp(type, "Strip"))
-        hd_tokens_step(k, 0, HD_NORMAL_STRIP)->a = (flag(k, part, "normalizer Strip", "strip_left", true) ? 1u : 0u) | (flag(k, part, "normalizer Strip", "strip_right", true) ? 2u : 0u);
+        hd_tokens_step(k, 0, HD_NORMAL_STRIP)->a =
+            (flag(k, part, "normalizer Strip", "strip_left", true) ? 1u : 0u) | (flag(k, part, "normalizer Strip", "strip_right", true) ? 2u : 0u);
     else if (!strcmp(type, "Prepend")) {
         hd_step_of *step = hd_tokens_step(k, 0, HD_NORMAL_PREPEND);
         step->to = text(k, part, "normalizer Prepend", "prepend", &step->to_bytes);
     } else if (!strcmp(type, "Replace")) replacement(k, part);
     else if (!strcmp(type, "Precompiled")) precompiled(k, part);
-    else hd_tokens_fail(k, "normalizer: \"%.60s\" is not known; known: Sequence, BertNormalizer, NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, Replace, Precompiled, Nmt", type);
+    else hd_tokens_fail(k, "normalizer: \"%.60s\" is not known; known: Sequence, BertNormalizer, NFC, NFD, NFKC, NFKD, "
+                           "Lowercase, StripAccents, Strip, Prepend, Replace, Precompiled, Nmt", type);
 }
 
 /* ---- pre_tokenizer ---- */
@@ -272,7 +275,8 @@ static void pre_tokenizer(hd_tokens *k, const json_t *part, int depth)
     else if (!strcmp(type, "Whitespace")) hd_tokens_step(k, 1, HD_SPLIT_WORDS);
     else if (!strcmp(type, "WhitespaceSplit")) hd_tokens_step(k, 1, HD_SPLIT_SPACES);
     else if (!strcmp(type, "BertPreTokenizer")) hd_tokens_step(k, 1, HD_SPLIT_BERT);
-    else hd_tokens_fail(k, "pre_tokenizer: \"%.60s\" is not known; known: Sequence, ByteLevel, Split, Metaspace, Whitespace, WhitespaceSplit, BertPreTokenizer, Digits, Punctuation, CharDelimiterSplit", type);
+    else hd_tokens_fail(k, "pre_tokenizer: \"%.60s\" is not known; known: Sequence, ByteLevel, Split, Metaspace, Whitespace, WhitespaceSplit, "
+                           "BertPreTokenizer, Digits, Punctuation, CharDelimiterSplit", type);
 }
 
 /* ---- model ---- */
@@ -301,7 +305,8 @@ static void merges(hd_tokens *k, json_t *all)
         const json_t *left = json_array_get(one, 0), *right = json_array_get(one, 1);
         if (json_is_string(one)) {
             const char *pair = json_string_value(one), *blank = strchr(pair, ' ');
-            if (!blank || blank == pair || !blank[1] || strchr(blank + 1, ' ')) hd_tokens_fail(k, "merges: merge %zu, \"%.60s\", is not two tokens with a blank between them", i, pair);
+            if (!blank || blank == pair || !blank[1] || strchr(blank + 1, ' ')) hd_tokens_fail(k, "merges: merge %zu, \"%.60s\", is not two tokens with a blank between them",
+                i, pair);
             hd_tokens_merge(k, pair, (size_t)(blank - pair), blank + 1, strlen(blank + 1));
         } else if (json_array_size(one) == 2 && json_is_string(left) && json_is_string(right)) {
             hd_tokens_merge(k, json_string_value(left), json_string_length(left), json_string_value(right), json_string_length(right));
@@ -315,7 +320,8 @@ static void read_bpe(hd_tokens *k, const json_t *model)
 {
     const json_t *dropout = json_object_get(model, "dropout");
     k->model = HD_TOKENS_BPE;
-    if (json_is_number(dropout) && json_number_value(dropout) != 0) hd_tokens_fail(k, "model BPE: \"dropout\" is %g: ids would be drawn by chance; only null or 0 is known", json_number_value(dropout));
+    if (json_is_number(dropout) && json_number_value(dropout) != 0) hd_tokens_fail(k, "model BPE: \"dropout\" is %g: ids would be drawn by chance; only null or 0 is known",
+                                                                                   json_number_value(dropout));
     k->inner_prefix = affix(k, model, "continuing_subword_prefix");
     k->end_suffix = affix(k, model, "end_of_word_suffix");
     vocabulary(k, json_object_get(model, "vocab"));
@@ -340,7 +346,8 @@ static void read_unigram(hd_tokens *k, const json_t *model)
     }
     const json_t *unknown = json_object_get(model, "unk_id");
     if (unknown && !json_is_null(unknown)) {
-        if (whole(k, unknown, "model Unigram", "unk_id") >= (uint32_t)k->tokens) hd_tokens_fail(k, "model Unigram: \"unk_id\" %lld is beyond the vocabulary, 0 to %d", (long long)json_integer_value(unknown), k->tokens - 1);
+        if (whole(k, unknown, "model Unigram", "unk_id") >= (uint32_t)k->tokens) hd_tokens_fail(k, "model Unigram: \"unk_id\" %lld is beyond the vocabulary, 0 to %d",
+            (long long)json_integer_value(unknown), k->tokens - 1);
         k->unknown = (int32_t)json_integer_value(unknown);
     }
     if (flag(k, model, "model Unigram", "byte_fallback", false)) k->flags |= HD_TOKENS_FALLBACK;
@@ -378,9 +385,12 @@ static void added_tokens(hd_tokens *k, json_t *all)
         size_t bytes;
         const char *where = hd_format("added_tokens: token %zu", i), *content = text(k, one, where, "content", &bytes);
         const bool special = flag(k, one, where, "special", false);
-        hd_tokens_add(k, (hd_new){ .text = content, .bytes = (uint32_t)bytes, .id = whole(k, json_object_get(one, "id"), where, "id"), .normalised = flag(k, one, where, "normalized", !special),
-                                   .flags = (special ? (uint32_t)HD_ADDED_SPECIAL : 0) | (flag(k, one, where, "single_word", false) ? (uint32_t)HD_ADDED_WORD : 0) |
-                                            (flag(k, one, where, "lstrip", false) ? (uint32_t)HD_ADDED_LEFT : 0) | (flag(k, one, where, "rstrip", false) ? (uint32_t)HD_ADDED_RIGHT : 0) });
+        hd_new token = { .text = content, .bytes = (uint32_t)bytes, .id = whole(k, json_object_get(one, "id"), where, "id"),
+                         .normalised = flag(k, one, where, "normalized", !special), .flags = special ? HD_ADDED_SPECIAL : 0 };
+        if (flag(k, one, where, "single_word", false)) token.flags |= HD_ADDED_WORD;
+        if (flag(k, one, where, "lstrip", false)) token.flags |= HD_ADDED_LEFT;
+        if (flag(k, one, where, "rstrip", false)) token.flags |= HD_ADDED_RIGHT;
+        hd_tokens_add(k, token);
     }
 }
 

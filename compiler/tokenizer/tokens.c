@@ -42,7 +42,8 @@ int64_t hd_tokens_find(const hd_tokens *k, const char *name, size_t bytes)
 
 void hd_tokens_put(hd_tokens *k, uint32_t id, const char *name, size_t bytes)
 {
-    if (id >= HD_TOKENIZER_MOST_IDS) hd_tokens_fail(k, "vocabulary: token \"%.*s\" has the id %u; ids 0 to %d are possible", (int)(bytes < 60 ? bytes : 60), name, id, HD_TOKENIZER_MOST_IDS - 1);
+    if (id >= HD_TOKENIZER_MOST_IDS) hd_tokens_fail(k, "vocabulary: token \"%.*s\" has the id %u; ids 0 to %d are possible", (int)(bytes < 60 ? bytes : 60), name, id,
+                                                    HD_TOKENIZER_MOST_IDS - 1);
     while ((uint32_t)k->tokens <= id) {
         HD_PUSH(k->token, k->tokens, k->token_capacity, ((hd_token){ .name = "", .plain = true }));
         if (!k->slots || (uint32_t)k->tokens * 2 > k->slots) index_names(k);
@@ -157,7 +158,8 @@ const hd_tokenizer *hd_tokenizer_load(const char *path, bool *regex)
     const char *file = hd_tokenizer_find(path);
     if (!file) {
         struct stat s;
-        if (stat(path, &s)) hd_fail((hd_where){ path, 0 }, "there is no tokenizer of this name; give tokenizer.json, vocab.json with merges.txt beside it, vocab.txt, a SentencePiece .model, or a folder that holds one");
+        if (stat(path, &s)) hd_fail((hd_where){ path, 0 }, "there is no tokenizer of this name; give tokenizer.json, "
+                                                            "vocab.json with merges.txt beside it, vocab.txt, a SentencePiece .model, or a folder that holds one");
         hd_fail((hd_where){ path, 0 }, "the folder holds no tokenizer; it may be tokenizer.json, vocab.json with merges.txt, vocab.txt or tokenizer.model");
     }
     hd_tokens *k = HD_NEW(hd_tokens);

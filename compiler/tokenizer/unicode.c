@@ -16,7 +16,8 @@ static bool white_space(uint32_t point, int category)
  * alphabetic by Other_Alphabetic alone are marks, or these circled and squared ones. */
 static bool word(uint32_t point, int category)
 {
-    const bool circled = (point >= 0x24b6 && point <= 0x24e9) || (point >= 0x1f130 && point <= 0x1f149) || (point >= 0x1f150 && point <= 0x1f169) || (point >= 0x1f170 && point <= 0x1f189);
+    const bool circled = (point >= 0x24b6 && point <= 0x24e9) || (point >= 0x1f130 && point <= 0x1f149) || (point >= 0x1f150 && point <= 0x1f169) ||
+                         (point >= 0x1f170 && point <= 0x1f189);
     return (HD_MASK_LETTER | HD_MASK_MARK | HD_IN(HD_ND) | HD_IN(HD_NL) | HD_IN(HD_PC)) >> category & 1 || circled || point == 0x200c || point == 0x200d;
 }
 
@@ -128,7 +129,8 @@ static uint32_t nmt_map(uint32_t p, const void *how, uint32_t *out)
 {
     (void)how;
     if ((p >= 1 && p <= 8) || p == 0xb || (p >= 0xe && p <= 0x1f) || p == 0x7f || p == 0x8f || p == 0x9f) return 0;
-    const bool blank = p == 9 || p == 0xa || p == 0xc || p == 0xd || p == 0x1680 || (p >= 0x200b && p <= 0x200f) || p == 0x2028 || p == 0x2029 || p == 0x2581 || p == 0xfeff || p == 0xfffd;
+    const bool blank = p == 9 || p == 0xa || p == 0xc || p == 0xd || p == 0x1680 || (p >= 0x200b && p <= 0x200f) || p == 0x2028 || p == 0x2029 || p == 0x2581 || p == 0xfeff ||
+        p == 0xfffd;
     return out[0] = blank ? ' ' : p, 1;
 }
 static uint32_t form_map(uint32_t point, const void *how, uint32_t *out)

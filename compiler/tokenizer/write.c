@@ -255,7 +255,8 @@ static void add_model(block *b, hd_tokenizer *h, const hd_tokens *k, const hd_te
     if (!tries) {
         slots words = slots_for(count);
         for (uint32_t i = 0; i < count; i++)
-            if (k->token[i].plain && text[i].length) slots_put(&words, hd_tokenizer_hash(text[i].data, text[i].length) >> 24, i | (k->flags & HD_TOKENS_WHOLE ? 1u << 23 : 0), false);
+            if (k->token[i].plain && text[i].length) slots_put(&words, hd_tokenizer_hash(text[i].data, text[i].length) >> 24, i | (k->flags & HD_TOKENS_WHOLE ? 1u << 23 : 0),
+                                                               false);
         h->word = add_slots(b, &words);
     }
     for (int i = 0; i < 256; i++) symbol[i] = k->byte_level ? k->unknown : -1;
@@ -390,7 +391,8 @@ static void finish(block *b, const hd_tokenizer *h)
 const hd_tokenizer *hd_tokens_write(hd_tokens *k)
 {
     static const char mark[] = "\u2581";
-    hd_tokenizer h = { .magic = HD_TOKENIZER_MAGIC, .vocab = (uint32_t)k->tokens, .model = k->model, .flags = k->flags | (k->byte_level ? HD_TOKENS_BYTES : 0), .unknown = k->unknown,
+    hd_tokenizer h = { .magic = HD_TOKENIZER_MAGIC, .vocab = (uint32_t)k->tokens, .model = k->model, .flags = k->flags | (k->byte_level ? HD_TOKENS_BYTES : 0),
+        .unknown = k->unknown,
                        .most_characters = k->most_characters };
     block b = { .k = k };
     add(&b, &h, 1, sizeof h);

@@ -35,7 +35,8 @@ static void decode(const char *from, const char *text, size_t bytes)
     for (char *at = copy; *(at += strspn(at, " ,\t\r\n[]")); at = end) {
         const long id = strtol(at, &end, 10);
         if (end == at) hd_app_fail("%s: item %lld is no id: whole numbers with spaces between them", from, (long long)count);
-        if (id < 0 || id >= (long)hd_model.tokenizer->vocab) hd_app_fail("%s: item %lld is %ld; the tokenizer's ids are 0 to %u", from, (long long)count, id, hd_model.tokenizer->vocab - 1);
+        if (id < 0 || id >= (long)hd_model.tokenizer->vocab) hd_app_fail("%s: item %lld is %ld; the tokenizer's ids are 0 to %u", from, (long long)count, id,
+                                                                         hd_model.tokenizer->vocab - 1);
         ids[count++] = (int32_t)id;
     }
     size_t length;

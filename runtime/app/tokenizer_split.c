@@ -210,7 +210,10 @@ static const unsigned char *next_of_class(const hd_tokenizer *t, const hd_stage 
     switch ((hd_stage_kind)stage->kind) {
     case HD_SPLIT_WORDS:
         *dropped = class & HD_CLASS_SPACE && !(class & HD_CLASS_WORD);
-        for (unsigned c; q < end && (c = hd_utf8_class(t, q, end, &n), ((c ^ class) & HD_CLASS_WORD) == 0 && (class & HD_CLASS_WORD || !((c ^ class) & HD_CLASS_SPACE))); q += n) { }
+        for (unsigned c; q < end; q += n) {
+            c = hd_utf8_class(t, q, end, &n) ^ class;
+            if (c & HD_CLASS_WORD || (!(class & HD_CLASS_WORD) && c & HD_CLASS_SPACE)) break;
+        }
         return q;
     case HD_SPLIT_BERT:
         if (!(class & HD_CLASS_SPACE) && punctuation(p, class)) return q;
