@@ -13,7 +13,6 @@ static inline unsigned hd_utf8_class(const hd_tokenizer *t, const unsigned char 
     return hd_class(t, hd_utf8(p, end, n));
 }
 
-enum { LETTER = HD_LETTER, NUMBER = HD_NUMBER, SPACE = HD_SPACE, OTHER = HD_OTHER };
 typedef hd_char_kind kind;
 static inline kind kind_of(unsigned class)
 {
@@ -71,7 +70,7 @@ static const unsigned char *white(const hd_encoder *e, const unsigned char *p, c
 {
     const unsigned char *last = p, *q = p;
     unsigned n;
-    while (q < end && kind_at(e, q, end, &n) == SPACE) last = q, q += n;
+    while (q < end && kind_at(e, q, end, &n) == HD_SPACE) last = q, q += n;
     return q == end || last == p ? q : last;
 }
 
@@ -80,7 +79,7 @@ static const unsigned char *lines(const hd_encoder *e, const unsigned char *p, c
 {
     const unsigned char *last = p;
     unsigned n;
-    while (p < end && kind_at(e, p, end, &n) == SPACE) {
+    while (p < end && kind_at(e, p, end, &n) == HD_SPACE) {
         if (*p == '\r' || *p == '\n') last = p + 1;
         p += n;
     }
@@ -94,7 +93,7 @@ static const unsigned char *next_gpt2(const hd_encoder *e, const unsigned char *
     const unsigned char *from = p;
     if (*p == ' ' && end - p > 1) from++;
     const kind k = kind_at(e, from, end, &n);
-    if (k == SPACE) return white(e, p, end);
+    if (k == HD_SPACE) return white(e, p, end);
     return run_all(e, from + n, end, k);
 }
 
@@ -103,8 +102,8 @@ static const unsigned char *marks(const hd_encoder *e, const unsigned char *p, c
 {
     unsigned n;
     if (*p == ' ' && end - p > 1) p++;
-    if (kind_at(e, p, end, &n) != OTHER) return NULL;
-    p = run_all(e, p, end, OTHER);
+    if (kind_at(e, p, end, &n) != HD_OTHER) return NULL;
+    p = run_all(e, p, end, HD_OTHER);
     while (p < end && (*p == '\r' || *p == '\n' || *p == also)) p++;
     return p;
 }
@@ -120,9 +119,9 @@ static const unsigned char *next_cl100k(const hd_encoder *e, const unsigned char
     unsigned n = contraction(p, end, true), m;
     if (n) return p + n;
     const kind k = kind_at(e, p, end, &n);
-    if (k == LETTER) return run_all(e, p + n, end, LETTER);
-    if (k == NUMBER) return run(e, p, end, NUMBER, digits);
-    if (*p != '\r' && *p != '\n' && p + n < end && kind_at(e, p + n, end, &m) == LETTER) return run_all(e, p + n + m, end, LETTER);
+    if (k == HD_LETTER) return run_all(e, p + n, end, HD_LETTER);
+    if (k == HD_NUMBER) return run(e, p, end, HD_NUMBER, digits);
+    if (*p != '\r' && *p != '\n' && p + n < end && kind_at(e, p + n, end, &m) == HD_LETTER) return run_all(e, p + n + m, end, HD_LETTER);
     const unsigned char *found = marks(e, p, end, -1);
     return found ? found : spaces_after(e, p, end);
 }
@@ -157,15 +156,15 @@ static const unsigned char *next_o200k(const hd_encoder *e, const unsigned char 
     const hd_tokenizer *t = e->t;
     const unsigned class = hd_utf8_class(t, p, end, &n);
     const kind k = kind_of(class);
-    const unsigned char *after = k != LETTER && k != NUMBER && *p != '\r' && *p != '\n' && p + n < end ? p + n : NULL, *found = NULL;
-    if (k != NUMBER) {
+    const unsigned char *after = k != HD_LETTER && k != HD_NUMBER && *p != '\r' && *p != '\n' && p + n < end ? p + n : NULL, *found = NULL;
+    if (k != HD_NUMBER) {
         if (after) found = capital(t, after, end);
-        if (!found && (k == LETTER || hd_class_in(class, HD_MASK_MARK))) found = capital(t, p, end);
+        if (!found && (k == HD_LETTER || hd_class_in(class, HD_MASK_MARK))) found = capital(t, p, end);
         if (!found && after) found = run_in(t, after, end, UPPER), found = found > after ? run_in(t, found, end, LOWER) : NULL;
         if (!found && hd_class_in(class, UPPER)) found = run_in(t, run_in(t, p, end, UPPER), end, LOWER);
         if (found) return gpt ? found + contraction(found, end, true) : found;
     } else {
-        return run(e, p, end, NUMBER, digits);
+        return run(e, p, end, HD_NUMBER, digits);
     }
     found = marks(e, p, end, '/');
     return found ? found : spaces_after(e, p, end);
