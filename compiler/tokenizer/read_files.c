@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *line_end(const char *at, const char *end)
 {
@@ -11,7 +12,46 @@ static const char *line_end(const char *at, const char *end)
     return n ? n : end;
 }
 
-/* ---- vocab.json and merges.txt: byte-level BPE without prefix space; <|endoftext|> is special ---- */
+/* ---- what Hugging Face keeps beside a vocabulary: names of special tokens, tokens added later, settings ---- */
+
+/* The JSON object in a file of the vocabulary's folder; NULL: there is none. */
+static json_t *beside(hd_tokens *k, const char *name)
+{
+    const char *slash = strrchr(k->file, '/'), *path = hd_format("%.*s%s", slash ? (int)(slash - k->file) + 1 : 0, k->file, name);
+    return access(path, F_OK) ? NULL : hd_tokens_json(k, path);
+}
+
+/* A special token is written as its text, or as an object that holds it; NULL: neither. */
+static const json_t *special_name(const json_t *value)
+{
+    const json_t *content = json_is_object(value) ? json_object_get(value, "content") : value;
+    return json_is_string(content) ? content : NULL;
+}
+
+static void add_special(hd_tokens *k, const char *name, size_t bytes)
+{
+    const int64_t id = hd_tokens_find(k, name, bytes);
+    if (id < 0) return;                           /* named, but not of this vocabulary: text never becomes it */
+    for (int i = 0; i < k->news; i++) if (k->added[i].id == id) return;
+    hd_tokens_add(k, (hd_new){ .text = name, .bytes = (uint32_t)bytes, .id = (uint32_t)id, .flags = HD_ADDED_SPECIAL });
+}
+
+static void read_beside(hd_tokens *k)
+{
+    json_t *added = beside(k, "added_tokens.json"), *map = beside(k, "special_tokens_map.json"), *value;
+    const char *name;
+    json_object_foreach(added, name, value) {
+        if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > INT32_MAX) hd_tokens_fail(k,
+            "added_tokens.json: the id of \"%.60s\" must be a whole number, 0 or more", name);
+        hd_tokens_add(k, (hd_new){ .text = name, .bytes = (uint32_t)strlen(name), .id = (uint32_t)json_integer_value(value) });
+    }
+    json_object_foreach(map, name, value) {
+        const json_t *token = special_name(value);
+        if (token) add_special(k, json_string_value(token), json_string_length(token));
+    }
+}
+
+/* ---- vocab.json and merges.txt: byte-level BPE; <|endoftext|> is special ---- */
 
 void hd_tokens_read_gpt2(hd_tokens *k, const char *file)
 {
@@ -24,6 +64,7 @@ void hd_tokens_read_gpt2(hd_tokens *k, const char *file)
             "vocabulary: the id of \"%.60s\" must be a whole number, 0 or more", name);
         hd_tokens_put(k, (uint32_t)json_integer_value(id), name, strlen(name));
     }
+    read_beside(k);
     hd_tokens_close(k);
     size_t bytes = 0;
     const char *text = hd_read_file(file, &bytes);
@@ -41,14 +82,20 @@ void hd_tokens_read_gpt2(hd_tokens *k, const char *file)
         hd_tokens_merge(k, at, (size_t)(blank - at), blank + 1, (size_t)(at + length - blank - 1));
     }
     k->file = vocabulary;
-    static const char end_of_text[] = "<|endoftext|>";
-    const int64_t special = hd_tokens_find(k, end_of_text, sizeof end_of_text - 1);
-    if (special >= 0) hd_tokens_add(k, (hd_new){ .text = end_of_text, .bytes = sizeof end_of_text - 1, .id = (uint32_t)special, .flags = HD_ADDED_SPECIAL });
+    add_special(k, "<|endoftext|>", 13);
+    const json_t *config = beside(k, "tokenizer_config.json"), *start = special_name(json_object_get(config, "bos_token"));
+    if (json_is_true(json_object_get(config, "add_bos_token")) && start) {
+        const int64_t bos = hd_tokens_find(k, json_string_value(start), json_string_length(start));
+        if (bos < 0) hd_tokens_fail(k, "tokenizer_config.json: the bos_token \"%.60s\" is no token of the vocabulary", json_string_value(start));
+        k->before[k->befores++] = (uint32_t)bos;
+    }
+    if (json_is_true(json_object_get(config, "add_prefix_space"))) hd_tokens_step(k, 1, HD_SPLIT_PREFIX);
     hd_tokens_step(k, 1, HD_SPLIT_GPT2);
     hd_tokens_decode(k, HD_DECODE_BYTES);
 }
 
-/* ---- vocab.txt: a token on each line, its id the line's number. Lower case unless the vocabulary has capitals. ---- */
+/* ---- vocab.txt: a token on each line, its id the line's number. Lower case as tokenizer_config.json says, else unless the vocabulary
+ * has capitals. ---- */
 
 void hd_tokens_read_vocab(hd_tokens *k)
 {
@@ -71,6 +118,8 @@ void hd_tokens_read_vocab(hd_tokens *k)
         if (id[i] >= 0) hd_tokens_add(k, (hd_new){ .text = special[i], .bytes = (uint32_t)strlen(special[i]), .id = (uint32_t)id[i], .flags = HD_ADDED_SPECIAL });
     }
     if (id[1] < 0) hd_tokens_fail(k, "vocabulary: it has no token [UNK]; is this BERT's vocab.txt?");
+    const json_t *lower = json_object_get(beside(k, "tokenizer_config.json"), "do_lower_case");
+    if (json_is_boolean(lower)) capitals = json_is_false(lower);
     k->unknown = (int32_t)id[1];
     if (id[2] >= 0 && id[3] >= 0) k->before[k->befores++] = (uint32_t)id[2], k->after[k->afters++] = (uint32_t)id[3];
     k->model = HD_TOKENS_WORDPIECE;

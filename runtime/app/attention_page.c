@@ -17,6 +17,7 @@
 
 #include "coder.h"
 #include "file.h"
+#include "tokenizer.h"
 
 static const char *const page[] = {
 #include "../../build/attention_html.h"
@@ -178,6 +179,15 @@ static void put_facts(const hd_attention_view *view, bytes *b)
     print(b, ",\"length\":%lld,\"used\":%lld,\"query\":%lld,\"side\":%lld,\"ahead\":%d,\"bytes\":%s,\"megabytes\":%.4g,\n\"tokens\":[", (long long)hd_model.length, (long long)view->used,
           (long long)view->query, (long long)view->side, hd_model.ahead, hd_app_bytes() ? "true" : "false", view->bytes / 1e6);
     for (int64_t i = 0; i < view->used; i++) print(b, "%s%d", i ? "," : "", view->token[i]);
+    put_text(b, "],\n\"texts\":[");
+    for (int64_t i = 0; i < view->used && hd_model.tokenizer; i++) {
+        size_t length;
+        char *text = hd_decode(hd_model.tokenizer, &view->token[i], 1, false, &length);
+        if (!text) hd_app_fail("out of memory");
+        if (i) put_byte(b, ',');
+        put_string(b, text);
+        free(text);
+    }
     put_text(b, "],\n\"layers\":[");
     for (int l = 0; l < hd_model.attentions; l++) {
         if (l) put_byte(b, ',');

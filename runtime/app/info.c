@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "tokenizer.h"
 
 /* "1.50 MB" for people; bytes go into JSON. */
 static const char *megabytes(size_t bytes) { return hd_app_text("%.2f MB", (double)bytes / 1e6); }
@@ -35,6 +36,7 @@ static void print_text(int threads)
         for (int i = 0; i < areas; i++) printf("  %-24s %12s\n", area[i].name, megabytes(area[i].bytes));
         printf("  %-24s %12s\n", "all", megabytes(hd_app_areas_bytes(area, areas)));
     }
+    if (hd_model.tokenizer) printf("\ntokenizer: %u tokens, tables of %s\n", hd_model.tokenizer->vocab, megabytes(hd_model.tokenizer->bytes));
     if (hd_model.patterns) printf("\npattern                                                         queries       keys     kept pairs   density\n");
     for (int i = 0; i < hd_model.patterns; i++) {
         const hd_pattern_info *p = &hd_model.pattern[i];
@@ -50,6 +52,7 @@ static json_t *memory_json(int threads)
         json_object_set_new(scratch, e->name, json_pack("{s:I, s:I, s:I}", "plan", (json_int_t)e->scratch_bytes, "lower_bound", (json_int_t)e->lower_bound_bytes,
                                                         "per_thread", (json_int_t)e->local_bytes));
     }
+    if (hd_model.tokenizer) json_object_set_new(memory, "tokenizer", json_integer(hd_model.tokenizer->bytes));
     if (!can_train()) return memory;
     hd_area area[HD_TRAIN_AREAS];
     int areas = hd_train_areas(area, NULL, threads, hd_model.training.average > 0);

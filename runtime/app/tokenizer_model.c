@@ -180,7 +180,7 @@ static void bpe(hd_encoder *e, const unsigned char *p, size_t bytes)
         e->failed = true;
         return;
     }
-    if (bytes <= 256) {
+    if (bytes <= t->longest) {
         const int32_t id = hd_word(t, p, bytes, &whole);
         if (id >= 0 && whole) {
             hd_put_id(e, id);

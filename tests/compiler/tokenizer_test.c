@@ -244,6 +244,26 @@ static void tiny_tokenizers_do_what_their_files_say(void **state)
     }
 }
 
+/* OPT's folder: what stands beside vocab.json decides which token begins a text, and which are special. */
+static void files_beside_a_vocabulary_are_read(void **state)
+{
+    (void)state;
+    static const struct { const char *name, *text; } files[] = {
+        { "vocab.json", "{\"</s>\": 0, \"a\": 1, \"b\": 2, \"ab\": 3, \"\u0120\": 4, \"\u0120a\": 5}" }, { "merges.txt", "#version: 0.2\na b\n\u0120 a\n" }, { "added_tokens.json", "{\"<new>\": 6}" },
+        { "special_tokens_map.json", "{\"bos_token\": {\"content\": \"</s>\", \"lstrip\": false}, \"pad_token\": \"<pad>\"}" },
+        { "tokenizer_config.json", "{\"add_bos_token\": true, \"add_prefix_space\": true, \"bos_token\": {\"content\": \"</s>\"}}" } };
+    make_folder(HERE "/beside");
+    for (unsigned i = 0; i < sizeof files / sizeof *files; i++) hd_write_file(hd_format(HERE "/beside/%s", files[i].name), files[i].text, strlen(files[i].text));
+    const hd_tokenizer *t = hd_tokenizer_load(HERE "/beside", NULL);
+    assert_string_equal(encoded(t, "ab ab</s>b<new>", true), "0 4 3 4 3 0 4 2 6");
+    assert_string_equal(decoded(t, "0 5 2 6", true), " ab<new>");
+    make_folder(HERE "/lower");
+    hd_write_file(HERE "/lower/vocab.txt", "[UNK]\na\nA\n", 10);
+    assert_string_equal(encoded(hd_tokenizer_load(HERE "/lower", NULL), "A a", false), "2 1");
+    hd_write_file(HERE "/lower/tokenizer_config.json", "{\"do_lower_case\": true}", 23);
+    assert_string_equal(encoded(hd_tokenizer_load(HERE "/lower", NULL), "A a", false), "1 1");
+}
+
 /* Behaviours of Split and Punctuation, each by the pieces it makes of one text. */
 static void splits_keep_or_drop_what_they_match(void **state)
 {
@@ -641,6 +661,10 @@ static void programs_take_text_through_their_tokenizer(void **state)
     must("%s/tiny sample --weights %s/w.safetensors --prompt 'warp ' --tokens 6 --temperature 0 --threads 1", HERE, HERE);
     if (strncmp(said, "warp w", 6)) fail_msg("%s", said);
     json_decref(line);
+    must("%s/tiny info", HERE);
+    assert_says("tokenizer: 16 tokens");
+    must("%s/tiny attention --weights %s/w.safetensors --prompt 'warp weft' -o %s/page.html --threads 1", HERE, HERE, HERE);
+    assert_non_null(strstr(text_of(HERE "/page.html"), "\"texts\":[\"\\u003cs\\u003e\",\"warp\",\" \",\"weft\"]"));
 }
 
 static int prepare(void **state) { (void)state; return make_folder(HERE); }
@@ -655,6 +679,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(byte_level_text_comes_back_whatever_its_bytes),
         cmocka_unit_test(text_of_other_tokenizers_comes_back_once_it_is_normal),
         cmocka_unit_test(tiny_tokenizers_do_what_their_files_say),
+        cmocka_unit_test(files_beside_a_vocabulary_are_read),
         cmocka_unit_test(splits_keep_or_drop_what_they_match),
         cmocka_unit_test(splitters_by_hand_cut_where_their_regular_expressions_match),
         cmocka_unit_test(normal_forms_are_those_of_utf8proc),
