@@ -22,7 +22,7 @@ int64_t hd_text_append(hd_encoder *encoder, const char *path, const char *text, 
     const int32_t *made;
     const int64_t more = hd_encode(encoder, text, bytes, false, &made);
     int32_t *all = more < 0 ? NULL : realloc(*ids, (size_t)(count + more + 1) * sizeof *all);
-    if (!all) hd_app_fail("%s: out of memory: %zu bytes of text become tokens", path, bytes);
+    if (!all) hd_app_fail("%s: %zu bytes of text cannot become tokens: out of memory, or the tokenizer's regular expression backtracks without end", path, bytes);
     if (more) memcpy(all + count, made, (size_t)more * sizeof *all);
     *ids = all;
     return more;

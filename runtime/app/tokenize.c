@@ -72,7 +72,7 @@ int hd_command_tokenize(int argc, char **argv)
     const double started = hd_app_seconds();
     const int64_t count = hd_encode(encoder, text, map.bytes, special, &ids);
     const double seconds = hd_app_seconds() - started;
-    if (count < 0) hd_app_fail("%s: out of memory: %zu bytes of text become tokens", from, map.bytes);
+    if (count < 0) hd_app_fail("%s: %zu bytes of text cannot become tokens: out of memory, or the tokenizer's regular expression backtracks without end", from, map.bytes);
     if (time) printf("%lld tokens of %zu bytes, %.1f MB/s\n", (long long)count, map.bytes, (double)map.bytes / 1e6 / seconds);
     else for (int64_t i = 0; i < count; i++) printf("%d%c", ids[i], i + 1 < count ? ' ' : '\n');
     return 0;

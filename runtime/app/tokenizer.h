@@ -113,7 +113,7 @@ uint64_t hd_tokenizer_hash(const void *text, size_t bytes);
 /* Regular expressions that no splitter here knows: PCRE2, linked only by programs whose tokenizer holds one. */
 typedef struct hd_regex {
     void *(*compile)(const char *pattern, size_t bytes, char *error, size_t error_bytes);
-    /* The first match in text[from, bytes): 1 and its ends, 0 none, -1 error (no memory). */
+    /* The first match in text[from, bytes) that is not empty: 1 and its ends, 0 none, -1 error (no memory, or PCRE2 gave up on a pattern that backtracks without end). */
     int (*match)(void *, const char *text, size_t bytes, size_t from, size_t *start, size_t *end);
     void (*free)(void *);
 } hd_regex;
@@ -124,8 +124,8 @@ typedef struct hd_encoder hd_encoder;
 hd_encoder *hd_encoder_new(const hd_tokenizer *, const hd_regex *);
 void hd_encoder_free(hd_encoder *);
 
-/* The ids of a text. special: with the tokens that the template puts around it. Returns their number, -1 when memory is out; *ids is the
- * encoder's, until its next call. Bytes that are no UTF-8 are kept by byte-level tokenizers and become U+FFFD for the others. */
+/* The ids of a text. special: with the tokens that the template puts around it. Returns their number, -1 when memory is out or a
+ * regular expression gave up; *ids is the encoder's, until its next call. Bytes that are no UTF-8 are kept by byte-level tokenizers and become U+FFFD for the others. */
 int64_t hd_encode(hd_encoder *, const char *text, size_t bytes, bool special, const int32_t **ids);
 /* The text as the normaliser leaves it, and the ids of one piece by the model alone: for the compiler and tests. */
 int64_t hd_encoder_normalise(hd_encoder *, const char *text, size_t bytes, const char **normal);

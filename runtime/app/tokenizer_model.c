@@ -349,7 +349,7 @@ void hd_piece(hd_encoder *e, const char *text, size_t bytes)
     model(e, p, bytes);
     if (c && !e->failed && e->ids - begun <= sizeof c->id / sizeof *c->id) {
         memcpy(c->key, key, sizeof key);
-        memcpy(c->id, e->id + begun, (e->ids - begun) * sizeof *c->id);
+        if (e->ids > begun) memcpy(c->id, e->id + begun, (e->ids - begun) * sizeof *c->id);
         c->bytes = (uint8_t)bytes, c->count = (uint8_t)(e->ids - begun);
     }
 }

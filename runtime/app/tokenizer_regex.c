@@ -40,7 +40,9 @@ static void *regex_compile(const char *pattern, size_t bytes, char *error, size_
 static int regex_match(void *r, const char *text, size_t bytes, size_t from, size_t *start, size_t *end)
 {
     regex *own = r;
-    const int found = pcre2_match(own->code, (PCRE2_SPTR)text, bytes, from, PCRE2_NOTEMPTY, own->match, NULL);
+    int found = pcre2_match(own->code, (PCRE2_SPTR)text, bytes, from, PCRE2_NOTEMPTY, own->match, NULL);
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT)               /* long matches of groups: the interpreter keeps its state on the heap */
+        found = pcre2_match(own->code, (PCRE2_SPTR)text, bytes, from, PCRE2_NOTEMPTY | PCRE2_NO_JIT, own->match, NULL);
     if (found == PCRE2_ERROR_NOMATCH) return 0;
     if (found < 0) return -1;
     const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(own->match);

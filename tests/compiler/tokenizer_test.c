@@ -244,6 +244,21 @@ static void tiny_tokenizers_do_what_their_files_say(void **state)
     }
 }
 
+/* Matches longer than the stack of PCRE2's machine code are found too; a pattern that backtracks without end is an error, not a wait. */
+static void long_matches_of_regular_expressions_are_found(void **state)
+{
+    (void)state;
+    static char text[300001];
+    const int32_t *ids;
+    for (int i = 0; i < 300000; i++) text[i] = "ab"[i & 1];
+    hd_encoder *e = encoder_of(tokenizer_of("{" BPE("\"a\": 0, \"b\": 1", "", "") ", \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(?:(a)|(b))+\"}, \"behavior\": \"Isolated\"}}"));
+    assert_int_equal(hd_encode(e, text, 300000, false, &ids), 300000);
+    hd_encoder_free(e);
+    e = encoder_of(tokenizer_of("{" BPE("\"a\": 0, \"b\": 1", "", "") ", \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(?:(a|b)+)+(?=c)\"}, \"behavior\": \"Isolated\"}}"));
+    assert_int_equal(hd_encode(e, text, 100, false, &ids), -1);
+    hd_encoder_free(e);
+}
+
 /* OPT's folder: what stands beside vocab.json decides which token begins a text, and which are special. */
 static void files_beside_a_vocabulary_are_read(void **state)
 {
@@ -679,6 +694,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(byte_level_text_comes_back_whatever_its_bytes),
         cmocka_unit_test(text_of_other_tokenizers_comes_back_once_it_is_normal),
         cmocka_unit_test(tiny_tokenizers_do_what_their_files_say),
+        cmocka_unit_test(long_matches_of_regular_expressions_are_found),
         cmocka_unit_test(files_beside_a_vocabulary_are_read),
         cmocka_unit_test(splits_keep_or_drop_what_they_match),
         cmocka_unit_test(splitters_by_hand_cut_where_their_regular_expressions_match),
