@@ -1,5 +1,5 @@
 /* The models: the ids of one piece. Pieces repeat (text is Zipf's), so those of up to 32 bytes and 7 ids are remembered in a table of
- * 512 KB, which stays in the second cache; of the others, whole tokens are found by one look, and only the rest is merged. */
+ * 1 MB, of which the common ones stay in the first caches; of the others, whole tokens are found by one look, and only the rest is merged. */
 #include "tokenizer_parts.h"
 
 #include <stdlib.h>

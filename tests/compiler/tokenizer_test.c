@@ -244,6 +244,33 @@ static void tiny_tokenizers_do_what_their_files_say(void **state)
     }
 }
 
+/* A piece of a SentencePiece model, as its protocol buffer has it. */
+static void add_piece(hd_text *out, const char *name, float score, int type)
+{
+    const char n = (char)strlen(name);
+    hd_text_addn(out, (const char[]){ '\n', (char)(n + 9), '\n', n }, 4);
+    hd_text_addn(out, name, (size_t)n);
+    hd_text_addn(out, "\x15", 1);
+    hd_text_addn(out, (const char *)&score, 4);
+    hd_text_addn(out, (const char[]){ 0x18, (char)type }, 2);
+}
+
+/* SentencePiece's BPE has no merges: neighbours whose piece has the highest score are joined, the first of equals. */
+static void pieces_of_a_bpe_model_are_joined_by_their_scores(void **state)
+{
+    (void)state;
+    hd_text model = { 0 };
+    static const struct { const char *name; float score; int type; } pieces[] = { { "<unk>", 0, 2 }, { "\u2581", -5, 1 }, { "a", -6, 1 }, { "b", -7, 1 }, { "ab", -2, 1 }, { "\u2581a", -1, 1 }, { "\u2581ab", -3, 1 }, { "aa", -2.5f, 1 },
+                                                                                  { "aaa", -0.5f, 1 }, { "<0xC3>", 0, 6 }, { "<0xA9>", 0, 6 } };
+    for (unsigned i = 0; i < sizeof pieces / sizeof *pieces; i++) add_piece(&model, pieces[i].name, pieces[i].score, pieces[i].type);
+    hd_text_addn(&model, "\x12\x05\x18\x02\x98\x02\x01", 7);      /* trainer_spec: BPE, byte_fallback */
+    hd_write_file(HERE "/bpe.model", model.data, model.length);
+    const hd_tokenizer *t = hd_tokenizer_load(HERE "/bpe.model", NULL);
+    assert_string_equal(encoded(t, "ab bab  a\u00e9", false), "6 1 3 4 5 9 10");
+    assert_string_equal(encoded(t, "baaaab", false), "1 3 8 4");
+    assert_string_equal(decoded(t, "6 1 3 4 5 9 10", false), "ab bab a\u00e9");
+}
+
 /* Matches longer than the stack of PCRE2's machine code are found too; a pattern that backtracks without end is an error, not a wait. */
 static void long_matches_of_regular_expressions_are_found(void **state)
 {
@@ -694,6 +721,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(byte_level_text_comes_back_whatever_its_bytes),
         cmocka_unit_test(text_of_other_tokenizers_comes_back_once_it_is_normal),
         cmocka_unit_test(tiny_tokenizers_do_what_their_files_say),
+        cmocka_unit_test(pieces_of_a_bpe_model_are_joined_by_their_scores),
         cmocka_unit_test(long_matches_of_regular_expressions_are_found),
         cmocka_unit_test(files_beside_a_vocabulary_are_read),
         cmocka_unit_test(splits_keep_or_drop_what_they_match),
