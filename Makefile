@@ -20,10 +20,10 @@ LUA_INCLUDE = -I/usr/include/lua5.4
 LIBS = -llua5.4 -l:libjansson.a -l:libutf8proc.a -l:libpcre2-8.a -lm -lpthread
 
 COMPILER = base/base \
-  graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss \
+  graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss graph/experts \
   pattern/pattern pattern/cover pattern/regions pattern/rows \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
-  passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/plan passes/recompute passes/keep passes/traffic \
+  passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/lower_experts passes/plan passes/recompute passes/keep passes/traffic \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
   tokenizer/tokens tokenizer/read_json tokenizer/read_files tokenizer/unicode tokenizer/write \

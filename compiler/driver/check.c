@@ -34,6 +34,11 @@ static void add_gradients(hd_graph *g)
     int weights = 0;
     for (int i = 0; i < g->nodes; i++)
         if (g->node[i]->op == HD_OP_param && g->node[i]->attr.param.role == HD_WEIGHT) weight[weights++] = g->node[i];
+    for (int i = 0; i < g->nodes; i++)
+        if (hd_gradient_refused(g->node[i])) {
+            printf("%-9s %-12s not compared: %s has none\n", "gradient", "loss", hd_ops[g->node[i]->op].name);
+            return;
+        }
     hd_gradients(g, loss->output[0].node, weights, weight, gradient);
     hd_entry *e = hd_graph_entry(g, "check_gradients");
     e->inputs = loss->inputs, e->input = loss->input;
@@ -70,6 +75,7 @@ static int64_t id_limit(const hd_graph *g, const hd_node *input)
             if (n->op == HD_OP_embedding && k == 1) own = n->input[0]->shape.size[0];
             if (n->op == HD_OP_embedding_dw && k == 0) own = n->attr.size.rows;
             if ((n->op == HD_OP_cross_entropy || n->op == HD_OP_cross_entropy_dx) && k == 1) own = n->input[0]->shape.size[n->input[0]->shape.rank - 1];
+            if (n->op == HD_OP_expert_matmul && k == 2) own = n->input[1]->shape.size[0];
             if (n->op == HD_OP_key_bounds) own = n->attr.bounds.keys + 1;
             if (own < limit) limit = own;
         }

@@ -25,6 +25,7 @@ typedef struct cost { const char *template_name, *kind; double vector, row, call
 static const cost costs[] = {
     { "product",             "",                   0,   0,  150, 1.05, 1,   1 },
     { "few_rows",            "",                   0,   0,  200, 1,    1,   1.05 },
+    { "experts",             "",                   0,   0,  300, 1,    1,   1 },
     { "attention_rows_bwd",  "",                   0,   0,  300, 1.3,  1,   1 },
     { "attention_stencil",   "",                   0,   0,  300, 1.45, 1,   1 },
     { "attention",           "",                   0,   0,  300, 1,    1,   1 },

@@ -9,7 +9,7 @@ enum { LEFT = HD_PAGE_MARGIN + 62, WIDTH = HD_PAGE_WIDTH - HD_PAGE_MARGIN - LEFT
 
 /* Kinds of steps by their kernel's template; the first row that fits. */
 static const struct { const char *start, *name; int colour; } kinds[] = {
-    { "product", "products", 0 }, { "attention", "attention", 1 }, { "norm", "norms, rows", 2 }, { "softmax", "norms, rows", 2 }, { "cross_entropy", "norms, rows", 2 },
+    { "product", "products", 0 }, { "experts", "products", 0 }, { "attention", "attention", 1 }, { "norm", "norms, rows", 2 }, { "softmax", "norms, rows", 2 }, { "cross_entropy", "norms, rows", 2 },
     { "reduce", "norms, rows", 2 }, { "map", "elementwise", 4 }, { "rope", "elementwise", 4 }, { "pack", "packed weights", 7 }, { "embedding", "embeddings", 6 }, { "optimiser", "optimiser", 5 }, { "", "moved data", 3 },
 };
 

@@ -215,7 +215,7 @@ static void arrow(hd_text *out, double x, double y, char direction)
 static int colour_of(hd_op op)
 {
     switch (op) {
-    case HD_OP_matmul: return 0;
+    case HD_OP_matmul: case HD_OP_expert_matmul: return 0;
     case HD_OP_attention: return 1;
     case HD_OP_layer_norm: case HD_OP_rms_norm: case HD_OP_softmax: return 2;
     case HD_OP_embedding: return 6;

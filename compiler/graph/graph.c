@@ -21,7 +21,7 @@ static void check_types(const hd_node *node)
         if (i32 == (input->dtype == HD_I32)) continue;
         const char *name = hd_operand_name(node, i);
         if (!name) name = hd_format("input %d", i + 1);
-        if (i32) hd_node_fail(node, "%s %s must be i32%s, not f32", name, hd_shape_text(&input->shape), node->op == HD_OP_embedding || node->op == HD_OP_cross_entropy ? " (ids)" : "");
+        if (i32) hd_node_fail(node, "%s %s must be i32%s, not f32", name, hd_shape_text(&input->shape), node->op == HD_OP_embedding || node->op == HD_OP_cross_entropy || node->op == HD_OP_expert_matmul ? " (ids)" : "");
         hd_node_fail(node, "%s %s is i32; it must be f32: only embedding, cross_entropy, dropout and attention's lengths and documents are i32", name, hd_shape_text(&input->shape));
     }
 }

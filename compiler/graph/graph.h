@@ -51,14 +51,16 @@ typedef union hd_attr {
     struct { int perm[HD_MAX_RANK]; } transpose;                    /* output axis i is input axis perm[i] */
     struct { unsigned axes; } reduce;                               /* bit i: axis i is reduced to size 1 */
     struct { bool trans_a, trans_b; } matmul;
+    struct { int k; } top_k;                                        /* how many of each row */
     struct { double epsilon; } norm;
     struct { int64_t rows; } size;                                  /* embedding_dw: vocabulary rows */
     struct { bool documents; int64_t queries, keys; } bounds;       /* key_bounds: from ids of documents, or else from lengths */
     struct { const double *value; } table;                          /* the elements, in the arena */
     struct { int axis; } shift;                                     /* shift by one along this axis; start vector has the shape of the axes after it */
     /* rope over the last axis taken as [heads][head_dim]: the first `dims` of each head are rotated by position * base^(-2t/dims).
-     * Position is the index on axis `axis`. pairs: (2t, 2t+1) rotate together, else (t, t + dims/2). inverse: by the negative angle. */
-    struct { int axis, head_dim, dims; bool pairs, inverse; double base; } rope;
+     * Position is the index on axis `axis`. pairs: (2t, 2t+1) rotate together, else (t, t + dims/2). inverse: by the negative angle.
+     * frequency: [dims/2] angles per position instead of base^(-2t/dims), or NULL. scale: what rotated elements are multiplied by; 0 stands for 1. */
+    struct { int axis, head_dim, dims; bool pairs, inverse; double base, scale; const double *frequency; } rope;
     /* out_i = sum_j softmax_j(scale * q_i . k_j) v_j over the keys j that `pattern` keeps for query i; lse_i = log sum_j exp(...).
      * A row without keys gives out 0, lse -inf, no gradient. Layouts:
      *   heads_first = false   q [..., queries, heads*head_dim], k, v [..., keys, kv_heads*head_dim]; lse [..., heads, queries]
@@ -129,6 +131,7 @@ typedef enum hd_kind { HD_KIND_OPS, HD_KIND_LANGUAGE_MODEL } hd_kind;
 typedef struct hd_graph {
     const char *name;                      /* model name: a C identifier, the prefix of every symbol */
     const char *spec;                      /* path of the spec as the user gave it */
+    const char *family, *config_text;      /* of a checkpoint: its family, models/hf/FAMILY.lua, and what that read of config.json as a Lua table; else NULL */
     const char *tokenizer;                 /* the file that says how text becomes tokens: tokenizer.json, vocab.json (with merges.txt beside it) or vocab.txt; NULL: none */
     hd_kind kind;
     int nodes, node_capacity; hd_node **node;
@@ -136,6 +139,7 @@ typedef struct hd_graph {
     hd_training training;
     bool predicts_same;                    /* logits at position t are for token t, not t + 1: the spec shifts its inputs itself */
     int64_t length, vocab, batch;          /* language models; 0 elsewhere. batch: compiled micro-batch */
+    int64_t ids;                           /* tokens read are 0 .. ids - 1: rows of the table they index; mostly the vocab, which counts what is predicted */
     int configs; struct { const char *key; const char *value; } config[64];  /* resolved hd.config, for info */
     int blocks, streams;                   /* counters of recompute groups and dropout streams */
     const char *scope; int block; hd_node *differentiates;      /* what hd_graph_add gives new nodes: name (so that errors can quote it), ... */
@@ -180,6 +184,7 @@ int hd_attention_result(const hd_node *, unsigned extra);
  * Those that `wanted` leaves out may be NULL; wanted NULL: all. */
 void hd_attention_gradients(hd_graph *, hd_where, const hd_attr *attr, int inputs, hd_node *const *input, hd_node *out, hd_node *lse, hd_node *dout,
                             const bool *wanted, hd_node **gradient);
+bool hd_gradient_refused(const hd_node *);                            /* a loss that depends on it cannot be differentiated */
 double hd_node_flops(const hd_node *);                                /* exact for products and attention */
 void hd_graph_print(const hd_graph *, hd_text *);                     /* stable form used by --dump */
 

@@ -428,7 +428,7 @@ void eval_embedding_dw(hd_eval *eval, const hd_node *node)
     }
 }
 
-/* Elements a and b of a head rotate together by position * base^(-2t/dims), t < dims/2 */
+/* Elements a and b of a head rotate together by position * frequency[t], or base^(-2t/dims), t < dims/2 */
 void eval_rope(hd_eval *eval, const hd_node *node)
 {
     const hd_shape *s = &node->shape;
@@ -439,11 +439,12 @@ void eval_rope(hd_eval *eval, const hd_node *node)
         double position = (double)(row * width / inner % positions);
         for (int64_t head = 0; head < width; head += head_dim)
             for (int t = 0; t < dims / 2; t++) {
-                double angle = position * pow(node->attr.rope.base, -2.0 * t / dims) * (node->attr.rope.inverse ? -1 : 1);
+                const double turn = node->attr.rope.frequency ? node->attr.rope.frequency[t] : pow(node->attr.rope.base, -2.0 * t / dims);
+                const double angle = position * turn * (node->attr.rope.inverse ? -1 : 1), scale = node->attr.rope.scale;
                 int64_t a = row * width + head + (node->attr.rope.pairs ? 2 * t : t), b = a + (node->attr.rope.pairs ? 1 : dims / 2);
                 double xa = in(eval, node, 0)[a], xb = in(eval, node, 0)[b];
-                of(eval, node)[a] = xa * cos(angle) - xb * sin(angle);
-                of(eval, node)[b] = xa * sin(angle) + xb * cos(angle);
+                of(eval, node)[a] = scale * (xa * cos(angle) - xb * sin(angle));
+                of(eval, node)[b] = scale * (xa * sin(angle) + xb * cos(angle));
             }
     }
 }

@@ -41,6 +41,7 @@ double hd_node_flops(const hd_node *node)
         const hd_shape *a = &node->input[0]->shape;
         return 2 * elements * (double)a->size[a->rank - (node->attr.matmul.trans_a ? 2 : 1)];
     }
+    if (node->op == HD_OP_expert_matmul) return 2 * elements * (double)node->input[1]->shape.size[1];
     if (node->op == HD_OP_attention || node->op == HD_OP_attention_dx) {
         const hd_shape *q = &node->input[0]->shape;
         double per_sequence = (double)q->size[q->rank - 2] * node->attr.attention.heads * node->attr.attention.head_dim;

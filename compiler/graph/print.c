@@ -81,11 +81,14 @@ static void add_attributes(hd_text *text, const hd_node *node)
     case HD_OP_layer_norm: case HD_OP_rms_norm: case HD_OP_layer_norm_dx: case HD_OP_rms_norm_dx:
         add_number(text, "epsilon", attr->norm.epsilon);
         break;
+    case HD_OP_top_k: hd_text_add(text, " k %d", attr->top_k.k); break;
     case HD_OP_embedding_dw: hd_text_add(text, " rows %lld", (long long)attr->size.rows); break;
     case HD_OP_rope:
         hd_text_add(text, " axis %d head_dim %d dims %d%s%s", attr->rope.axis, attr->rope.head_dim, attr->rope.dims,
                     attr->rope.pairs ? " pairs" : "", attr->rope.inverse ? " inverse" : "");
-        add_number(text, "base", attr->rope.base);
+        for (int t = 0; attr->rope.frequency && t < attr->rope.dims / 2; t++) add_number(text, t ? "" : "frequencies", attr->rope.frequency[t]);
+        if (!attr->rope.frequency) add_number(text, "base", attr->rope.base);
+        if (attr->rope.scale != 1) add_number(text, "scale", attr->rope.scale);
         break;
     case HD_OP_attention:
     case HD_OP_attention_dx:

@@ -53,7 +53,7 @@ const char *hd_operand_name(const hd_node *node, int i)
         { HD_OP_rms_norm_dgain, { "dy", "x", "rstd" } }, { HD_OP_cross_entropy, { "logits", "targets" } },
         { HD_OP_cross_entropy_dx, { "logits", "targets", "lse", "dnll" } }, { HD_OP_embedding, { "table", "ids" } },
         { HD_OP_embedding_dw, { "ids", "dy" } }, { HD_OP_attention, { "q", "k", "v" } },
-        { HD_OP_attention_dx, { "q", "k", "v", "out", "lse", "dout" } },
+        { HD_OP_attention_dx, { "q", "k", "v", "out", "lse", "dout" } }, { HD_OP_expert_matmul, { "x", "w", "ids" } },
     };
     for (size_t o = 0; o < sizeof operands / sizeof *operands; o++)
         if (operands[o].op == op && i < 6 && operands[o].name[i]) return operands[o].name[i];
@@ -66,8 +66,8 @@ const char *hd_operand_name(const hd_node *node, int i)
 bool hd_operand_is_i32(const hd_node *node, int i)
 {
     const hd_op op = node->op;
-    if (op == HD_OP_reshape || op == HD_OP_slice) return node->input[i]->dtype == HD_I32;       /* of ids as of numbers */
-    return op == HD_OP_key_bounds || extra_of_input(node, i) == HD_WITH_BOUNDS || (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) ||
+    if (op == HD_OP_reshape || op == HD_OP_slice || op == HD_OP_result) return node->input[i]->dtype == HD_I32;       /* of ids as of numbers */
+    return op == HD_OP_key_bounds || extra_of_input(node, i) == HD_WITH_BOUNDS || (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) || (op == HD_OP_expert_matmul && i == 2) ||
            ((op == HD_OP_cross_entropy || op == HD_OP_cross_entropy_dx) && i == 1);
 }
 
@@ -144,7 +144,7 @@ hd_shape hd_result_shape(const hd_node *node, int index)
     switch (node->op) {
     case HD_OP_layer_norm: case HD_OP_rms_norm:      /* mean, rstd: one per row */
         return without_last(&node->shape);
-    case HD_OP_cross_entropy:
+    case HD_OP_cross_entropy: case HD_OP_top_k:
         return node->shape;
     case HD_OP_attention_dx:
         return index < 3 ? *in(node, index) : extra_gradient_shape(node, index);
@@ -391,6 +391,7 @@ void shape_rope(hd_node *node)
     if (head_dim < 2 || last(in(node, 0)) % head_dim) hd_node_fail(node, "x %s: width %lld does not divide into heads of head_dim %d", text(node, 0), (ll)last(in(node, 0)), head_dim);
     if (dims < 2 || dims > head_dim || dims % 2) hd_node_fail(node, "dims is %d; it must be even, 2 to head_dim %d", dims, head_dim);
     if (!(node->attr.rope.base > 0) || isinf(node->attr.rope.base)) hd_node_fail(node, "base is %g; it must be above 0 (usually 10000)", node->attr.rope.base);
+    if (node->attr.rope.scale == 0) node->attr.rope.scale = 1;
     shape_same(node);
 }
 

@@ -167,6 +167,18 @@ end
 -- Row ids[...] of table [rows, width] for every id: [..., width].
 function hd.embedding(table, ids) return add("embedding", { tensor("hd.embedding: table", table), tensor("hd.embedding: ids", ids) }) end
 
+-- The k largest of each row (the last axis), the largest first: their ids, i32 [..., k], and their values [..., k].
+function hd.top_k(x, k)
+  local ids = add("top_k", { tensor("hd.top_k: x", x) }, { k = integer("hd.top_k: k", k) })
+  return ids, core.result(ids, 1)
+end
+
+-- A mixture's product: x [..., choices, in] (or [..., 1, in]: the same row for all) times w[id] of w [experts, in, out] for the ids, i32
+-- [..., choices]: [..., choices, out]. Only the matrices that ids name are read. It has no gradient.
+function hd.expert_matmul(x, w, ids)
+  return add("expert_matmul", { tensor("hd.expert_matmul: x", x), tensor("hd.expert_matmul: w", w), tensor("hd.expert_matmul: ids", ids) })
+end
+
 ---------------------------------------------------------------------------------------------------- rows: the last axis
 
 function hd.softmax(x) return add("softmax", { tensor("hd.softmax: x", x) }) end
@@ -189,12 +201,19 @@ end
 
 -- Rotary positions: of each head, coordinates turn in pairs by position * base^(-2t/dims). layout "half" pairs t with
 -- t + dims/2 (LLaMA, GPT-NeoX), "pairs" 2t with 2t + 1 (GPT-J). axis: where the positions are, by default the last but one.
+-- frequencies: the angles per position of the dims/2 pairs, instead of base's. scale: times the result (YaRN's attention factor).
 function hd.rope(x, given)
-  local o = options("hd.rope", given, { "head_dim", "dims", "base", "layout", "axis" })
+  local o = options("hd.rope", given, { "head_dim", "dims", "base", "frequencies", "scale", "layout", "axis" })
   local shape = shape_of(tensor("hd.rope: x", x))
   if #shape < 2 then fail("rope: x %s needs two axes or more: positions, and heads * head_dim", describe(x)) end
   local head_dim = integer("hd.rope: head_dim", o.head_dim or shape[#shape])
-  return add("rope", { x }, { head_dim = head_dim, dims = integer("hd.rope: dims", o.dims or head_dim), base = number("hd.rope: base", o.base or 10000, 0),
+  local dims, angles = integer("hd.rope: dims", o.dims or head_dim), o.frequencies
+  if angles ~= nil then
+    if o.base ~= nil then fail("hd.rope: give base or frequencies, not both") end
+    if type(angles) ~= "table" or #angles ~= dims // 2 then fail("hd.rope: frequencies must be a list of %d numbers, one for each pair of dims %d, got %s", dims // 2, dims, kind_of(angles)) end
+    for i, x in ipairs(angles) do number(("hd.rope: frequency %d"):format(i), x, -1e6, 1e6) end
+  end
+  return add("rope", { x }, { head_dim = head_dim, dims = dims, base = number("hd.rope: base", o.base or 10000, 0), frequencies = angles, scale = number("hd.rope: scale", o.scale or 1, 1e-6, 1e6),
              pairs = choice("hd.rope: layout", o.layout, "half", { "half", "pairs" }) == "pairs", axis = axis_of("hd.rope", o.axis or -2, #shape) })
 end
 
@@ -538,7 +557,7 @@ function scope_methods:mlp(name, x, inner, given)
   return s:linear("proj", named(s.name, activation, h), o.out or width_of("mlp", x), { init = o.proj_init or o.init, bias = o.bias, layout = o.layout })
 end
 
-local through_scope = { "attention", "attention_gradient", "softmax", "gelu", "relu", "silu", "tanh", "sigmoid", "matmul", "rope", "dropout", "shift",
+local through_scope = { "attention", "attention_gradient", "softmax", "gelu", "relu", "silu", "tanh", "sigmoid", "matmul", "expert_matmul", "top_k", "rope", "dropout", "shift",
                         "reshape", "transpose", "split", "slice", "concat", "sum", "mean", "max", "cross_entropy" }
 for _, op in ipairs(through_scope) do
   scope_methods[op] = function(self, name, ...) return named(path(self, name), hd[op], ...) end
@@ -661,7 +680,7 @@ function hd.language_model(given)
       entry = core.entry { name = "loss", hidden = true, inputs = { tokens, targets }, outputs = { { name = "loss", node = noisy }, { name = "nll", node = noisy_nll } } }
     end
   end
-  local model = finish { name = o.name, language_model = true, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, tokenizer = o.tokenizer, training = training }
+  local model = finish { name = o.name, language_model = true, tokens = tokens, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, tokenizer = o.tokenizer, training = training }
   if training then core.train_step(entry, logits, targets, chunks_of(logits)) end
   return model
 end

@@ -338,8 +338,16 @@ static bool rows_are_independent(const hd_lowering *l)
         const hd_node *n = l->graph->node[i];
         if (!l->fusion->needed[i] || hd_is_map(n) || n->op == HD_OP_input || n->op == HD_OP_param || n->op == HD_OP_constant) continue;
         switch (n->op) {
+        case HD_OP_transpose:                             /* within a row, as the next */
+            if (n->shape.rank < 3 || n->shape.size[0] != l->rows_batch || n->shape.size[1] != l->rows_length || n->attr.transpose.perm[0] != 0 || n->attr.transpose.perm[1] != 1) return false;
+            break;
+        case HD_OP_sum: case HD_OP_reduce_max: {
+            const hd_shape *x = &n->input[0]->shape;
+            if (x->rank < 3 || x->size[0] != l->rows_batch || x->size[1] != l->rows_length || n->attr.reduce.axes & 3) return false;
+            break;
+        }
         case HD_OP_matmul: if (n->input[1]->shape.rank != 2 || n->attr.matmul.trans_a) return false; break;
-        case HD_OP_layer_norm: case HD_OP_rms_norm: case HD_OP_softmax: case HD_OP_embedding: case HD_OP_attention: case HD_OP_shift:
+        case HD_OP_layer_norm: case HD_OP_rms_norm: case HD_OP_softmax: case HD_OP_embedding: case HD_OP_attention: case HD_OP_shift: case HD_OP_top_k: case HD_OP_expert_matmul:
         case HD_OP_rope: case HD_OP_result: case HD_OP_reshape: case HD_OP_slice: case HD_OP_expand: case HD_OP_table: break;
         default: return false;
         }

@@ -75,6 +75,8 @@ const char *hd_lower_label(const hd_node *, const hd_epilogue *);
 const char *hd_epilogue_signature(const hd_epilogue *);
 const char *hd_epilogue_arguments(const hd_epilogue *);
 void hd_lower_root(hd_lowering *, const hd_fused *);                    /* lower_ops.c */
+void hd_lower_top_k(hd_lowering *, hd_node *);                          /* lower_experts.c */
+void hd_lower_expert_matmul(hd_lowering *, hd_node *);
 void hd_lower_copy(hd_lowering *, const hd_view *from, const hd_view *to, const char *label, hd_where where);   /* lower_ops.c */
 void hd_lower_map_step(hd_lowering *, const hd_epilogue *, int64_t rows, int64_t cols, const char *label, hd_where where);
 

@@ -501,6 +501,8 @@ void hd_lower_root(hd_lowering *l, const hd_fused *fused)
     case HD_OP_table: lower_table(l, n); break;
     case HD_OP_layer_norm: case HD_OP_layer_norm_dx: case HD_OP_layer_norm_dgain:
     case HD_OP_rms_norm: case HD_OP_rms_norm_dx: case HD_OP_rms_norm_dgain: hd_lower_norm(l, fused); break;
+    case HD_OP_top_k: hd_lower_top_k(l, n); break;
+    case HD_OP_expert_matmul: hd_lower_expert_matmul(l, n); break;
     case HD_OP_softmax: case HD_OP_softmax_dx: hd_lower_softmax(l, fused); break;
     case HD_OP_cross_entropy: hd_lower_cross_entropy(l, n); break;
     case HD_OP_cross_entropy_dx: hd_lower_cross_entropy_dx(l, fused); break;

@@ -220,6 +220,9 @@ void hd_lower_rope(hd_lowering *l, hd_node *n, const hd_fused *fused)
     row_matrix(l, &k, "x", "ld_x", x);
     hd_text_add(&k.parameters, ", length = %lld, inner = %lld, heads = %lld, head_dim = %d, dims = %d, base = %.17g, adjacent = %s, inverse = %s", LL(n->shape.size[axis]), LL(inner), LL(cols / n->attr.rope.head_dim),
                 n->attr.rope.head_dim, n->attr.rope.dims, n->attr.rope.base, n->attr.rope.pairs ? "true" : "false", n->attr.rope.inverse ? "true" : "false");
+    if (n->attr.rope.scale != 1) hd_text_add(&k.parameters, ", scale = %.17g", n->attr.rope.scale);
+    for (int t = 0; n->attr.rope.frequency && t < n->attr.rope.dims / 2; t++)
+        hd_text_add(&k.parameters, "%s%.17g%s", t ? ", " : ", frequencies = { ", n->attr.rope.frequency[t], 2 * t + 2 < n->attr.rope.dims ? "" : " }");
     row_end(l, &k, fused);
 }
 

@@ -218,6 +218,7 @@ static hd_attr to_attr(lua_State *L, hd_op op, int index)
         attr.matmul.trans_a = flag_field(L, index, "trans_a");
         attr.matmul.trans_b = flag_field(L, index, "trans_b");
         break;
+    case HD_OP_top_k: attr.top_k.k = (int)integer_field(L, index, "k"); break;
     case HD_OP_layer_norm:
     case HD_OP_rms_norm: attr.norm.epsilon = number_field(L, index, "epsilon", 1e-5); break;
     case HD_OP_rope:
@@ -226,6 +227,8 @@ static hd_attr to_attr(lua_State *L, hd_op op, int index)
         attr.rope.dims = (int)integer_field(L, index, "dims");
         attr.rope.pairs = flag_field(L, index, "pairs");
         attr.rope.base = number_field(L, index, "base", 10000);
+        attr.rope.frequency = numbers_field(L, index, "frequencies");
+        attr.rope.scale = number_field(L, index, "scale", 1);
         break;
     case HD_OP_attention:
     case HD_OP_attention_dx: to_attention(L, index, &attr); break;
@@ -491,7 +494,18 @@ static int is_causal(lua_State *L)
     return 1;
 }
 
-/* model { name, language_model, predicts_same, length, vocab, batch, tokenizer = path or nil, training = table or nil } */
+/* Rows of the smallest table that the tokens index. */
+static int64_t ids_of(const hd_graph *graph, const hd_node *tokens, int64_t otherwise)
+{
+    int64_t ids = 0;
+    for (int i = 0; i < graph->nodes; i++) {
+        const hd_node *node = graph->node[i];
+        if (node->op == HD_OP_embedding && node->input[1] == tokens && (!ids || node->input[0]->shape.size[0] < ids)) ids = node->input[0]->shape.size[0];
+    }
+    return ids ? ids : otherwise;
+}
+
+/* model { name, language_model, tokens, predicts_same, length, vocab, batch, tokenizer = path or nil, training = table or nil }; tokens: of a language model */
 static int model(lua_State *L)
 {
     hd_graph *graph = hd_sandbox_state(L)->graph;
@@ -503,6 +517,8 @@ static int model(lua_State *L)
     const char *tokenizer = text_field(L, 1, "tokenizer"), *slash = strrchr(graph->spec, '/');
     if (tokenizer) graph->tokenizer = *tokenizer == '/' ? tokenizer : hd_format("%.*s%s", slash ? (int)(slash - graph->spec) + 1 : 0, graph->spec, tokenizer);
     graph->batch = integer_field(L, 1, "batch");
+    lua_getfield(L, 1, "tokens");
+    graph->ids = lua_isnil(L, -1) ? 0 : ids_of(graph, check_node(L, -1, "tokens"), graph->vocab);
     lua_getfield(L, 1, "training");
     if (lua_istable(L, -1)) {
         int at = lua_gettop(L);

@@ -77,11 +77,14 @@ static int position_axis(const hd_node *node, const int *axis)
     case HD_OP_attention: return through_attention(node, axis);
     /* the end of a document is known only later, but a causal query reads no key that late */
     case HD_OP_key_bounds: return node->attr.bounds.documents && at == 1 ? 1 : MIXED;
-    case HD_OP_softmax: return at == last_axis(node) ? MIXED : at;
+    case HD_OP_softmax:
+    case HD_OP_top_k: return at == last_axis(node) ? MIXED : at;
     case HD_OP_layer_norm:
     case HD_OP_rms_norm:
     case HD_OP_cross_entropy:
         return at == last_axis(x) || at == NO_POSITIONS ? MIXED : at;
+    case HD_OP_expert_matmul:
+        return axis[node->input[1]->id] == NO_POSITIONS && axis[node->input[2]->id] == at && at < x->shape.rank - 2 ? at : MIXED;
     case HD_OP_rope: return at;
     case HD_OP_shift: return axis[node->input[1]->id] == NO_POSITIONS ? at : MIXED;
     case HD_OP_reshape: return reshaped(&x->shape, at, &node->shape);

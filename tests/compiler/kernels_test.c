@@ -453,11 +453,15 @@ static void splice_check(const test_case *t, void *function)
     free(want);
 }
 
-/* rope: a length, b heads, c head_dim, d dims, e: 1 adjacent, 2 inverse, 4 two heads-first groups inside */
+/* rope: a length, b heads, c head_dim, d dims, e: 1 adjacent, 2 inverse, 4 two heads-first groups inside, 8 listed angles and a scale */
+static double listed_angle(int pair) { return 1.0 / (1 + pair * pair); }
 static void rope_parameters(const test_case *t, char *text, size_t size)
 {
     snprintf(text, size, "rows = %d, length = %d, inner = %d, heads = %d, head_dim = %d, dims = %d, adjacent = %s, inverse = %s, base = 10000.0, " OUT,
              2 * t->a * (t->e & 4 ? 2 : 1), t->a, t->e & 4 ? 2 : 1, t->b, t->c, t->d, t->e & 1 ? "true" : "false", t->e & 2 ? "true" : "false", t->b * t->c);
+    size_t used = strlen(text);
+    for (int pair = 0; t->e & 8 && pair < t->d / 2; pair++) used += (size_t)snprintf(text + used, size - used, "%s%.17g", pair ? ", " : ", scale = 1.25, frequencies = { ", listed_angle(pair));
+    if (t->e & 8) snprintf(text + used, size - used, " }");
 }
 static void rope_check(const test_case *t, void *function)
 {
@@ -472,10 +476,67 @@ static void rope_check(const test_case *t, void *function)
         const size_t head = i - e;
         if (e >= t->d) { want[i] = x[i]; continue; }
         const int pair = t->e & 1 ? e / 2 : e % (t->d / 2), first = t->e & 1 ? 2 * pair : pair, second = t->e & 1 ? 2 * pair + 1 : pair + t->d / 2;
-        const double angle = (t->e & 2 ? -1 : 1) * position * pow(10000, -2.0 * pair / t->d);
-        want[i] = e == first ? x[head + first] * cos(angle) - x[head + second] * sin(angle) : x[head + first] * sin(angle) + x[head + second] * cos(angle);
+        const double angle = (t->e & 2 ? -1 : 1) * position * (t->e & 8 ? listed_angle(pair) : pow(10000, -2.0 * pair / t->d));
+        want[i] = (t->e & 8 ? 1.25 : 1) * (e == first ? x[head + first] * cos(angle) - x[head + second] * sin(angle) : x[head + first] * sin(angle) + x[head + second] * cos(angle));
     }
     for (int r = 0; r < 2; r++) f(&runs[r], rows, x, y), same("y", y, want, n, 1e-6);
+    free(want);
+}
+
+/* top_k: a rows of b, the c largest; d: floats between rows that belong to nobody; e: some are equal, some are no numbers */
+static void top_k_parameters(const test_case *t, char *text, size_t size) { snprintf(text, size, "rows = %d, cols = %d, k = %d, ld = %d", t->a, t->b, t->c, t->b + t->d); }
+static void top_k_check(const test_case *t, void *function)
+{
+    void (*f)(const hd_run *, const float *, int32_t *, float *);
+    *(void **)&f = function;
+    const int ld = t->b + t->d;
+    float *x = floats((size_t)t->a * ld - t->d), *values = floats((size_t)t->a * t->c);
+    int32_t *ids = integers((size_t)t->a * t->c, 0, 1);
+    for (int i = 0; t->e && i < t->a * ld - t->d; i++) x[i] = i % 5 == 3 ? nanf("") : roundf(x[i]);
+    for (int r = 0; r < 2; r++) {
+        f(&runs[r], x, ids, values);
+        for (int row = 0; row < t->a; row++) {
+            const float *at = x + (size_t)row * ld;
+            for (int c = 0; c < t->c; c++) {
+                const int id = ids[row * t->c + c];
+                int before = 0;         /* elements that come before it: the larger ones, and equal ones with smaller ids; what is no number is the smallest */
+                if (id < 0 || id >= t->b) fail_msg("row %d: id %d of %d", row, id, t->b);
+                for (int j = 0; j < t->b; j++) {
+                    const bool nan_j = at[j] != at[j], nan_id = at[id] != at[id];
+                    before += nan_j != nan_id ? nan_id : !nan_j && at[j] != at[id] ? at[j] > at[id] : j < id;
+                }
+                if (before != c) fail_msg("row %d: id %d comes as number %d, it is number %d", row, id, c, before);
+                if (memcmp(&values[row * t->c + c], &at[id], 4)) fail_msg("row %d: value %d is not that of id %d", row, c, id);
+            }
+        }
+    }
+}
+
+/* experts: a tokens, of which all but the last count, b choices, c experts, d x e matrices; a below 0: the choices of a token share its row of x */
+static void experts_parameters(const test_case *t, char *text, size_t size)
+{
+    snprintf(text, size, "rows = %d, choices = %d, shared = %s, experts = %d, k = %d, n = %d, crowded = %s", abs(t->a), t->b, t->a < 0 ? "true" : "false", t->c, t->d, t->e,
+             abs(t->a) * t->b > 8 * t->c ? "true" : "false");
+}
+static void experts_check(const test_case *t, void *function)
+{
+    void (*f)(const hd_run *, int, const float *, const float *, const int32_t *, float *);
+    *(void **)&f = function;
+    const int tokens = abs(t->a), rows = tokens > 1 ? tokens - 1 : 1, shared = t->a < 0;
+    const size_t pairs = (size_t)rows * t->b, n = pairs * t->e;
+    float *x = floats((size_t)rows * (shared ? 1 : t->b) * t->d), *w = floats((size_t)t->c * t->d * t->e), *out = floats(n);
+    int32_t *ids = integers(pairs, 0, t->c);
+    double *want = calloc(n, sizeof *want);
+    for (size_t p = 0; p < pairs; p++)
+        for (int i = 0; i < t->d; i++)
+            for (int j = 0; j < t->e; j++) want[p * t->e + j] += (double)x[(shared ? p / t->b : p) * t->d + i] * w[((size_t)ids[p] * t->d + i) * t->e + j];
+    for (int r = 0; r < 2; r++) {
+        hd_run run = runs[r];
+        run.local = fence(4 * 512 * 64), run.local_bytes = 4 * 512 * 64;
+        memset(out, 0xff, 4 * n);
+        f(&run, rows, x, w, ids, out);
+        same("out", out, want, n, 1e-5);
+    }
     free(want);
 }
 
@@ -589,7 +650,11 @@ static const test_case cases[] = {
 #undef ROW
     { "rope", rope_parameters, rope_check, 7, 2, 6, 6, 0 }, { "rope", rope_parameters, rope_check, 7, 2, 6, 4, 1 }, { "rope", rope_parameters, rope_check, 70, 3, 64, 64, 0 },
     { "rope", rope_parameters, rope_check, 70, 3, 64, 64, 1 }, { "rope", rope_parameters, rope_check, 5, 2, 40, 32, 2 }, { "rope", rope_parameters, rope_check, 5, 2, 40, 32, 7 },
-    { "rope", rope_parameters, rope_check, 300, 1, 48, 48, 4 },
+    { "rope", rope_parameters, rope_check, 300, 1, 48, 48, 4 }, { "rope", rope_parameters, rope_check, 9, 2, 20, 14, 8 }, { "rope", rope_parameters, rope_check, 9, 1, 16, 16, 11 },
+    { "top_k", top_k_parameters, top_k_check, 1, 1, 1, 0, 0 }, { "top_k", top_k_parameters, top_k_check, 300, 37, 4, 3, 0 }, { "top_k", top_k_parameters, top_k_check, 20, 9, 9, 0, 1 },
+    { "experts", experts_parameters, experts_check, 1, 1, 1, 1, 1 }, { "experts", experts_parameters, experts_check, -40, 2, 3, 17, 33 }, { "experts", experts_parameters, experts_check, 23, 4, 5, 8, 16 },
+    { "experts", experts_parameters, experts_check, -3, 2, 70, 5, 1100 }, { "experts", experts_parameters, experts_check, 9, 3, 2, 64, 515 }, { "experts", experts_parameters, experts_check, -60, 2, 3, 700, 67 },
+    { "experts", experts_parameters, experts_check, 50, 1, 2, 513, 130 },
 #define ROW(n) { "optimiser", partials_parameters, partials_check, n, 0, 0, 0, 0 }, { "optimiser", partials_parameters, partials_check, n, n / 2 + 1, 0, 0, 0 }, { "optimiser", join_parameters, join_check, n, 0, 0, 0, 0 }, { "optimiser", adamw_parameters, adamw_check, n, 0, 0, 0, 0 },
     ROW(1) ROW(63) ROW(1000) ROW(100003)
 #undef ROW
