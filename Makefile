@@ -31,7 +31,7 @@ COMPILER = base/base \
 CORE = core/pool
 # the encoder: in programs that have a tokenizer, and in the compiler, which asks it about the tables it wrote
 TOKENIZER = app/tokenizer app/tokenizer_normal app/tokenizer_split app/tokenizer_model
-APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/weights app/data app/score \
+APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/shards app/weights app/data app/score \
   app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/pages app/info \
   app/text app/tokenize app/kept app/coder app/attention app/attention_page $(TOKENIZER) app/tokenizer_regex
 

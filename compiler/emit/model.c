@@ -460,7 +460,7 @@ static void emit_info(hd_model *m, const char *compiler)
     const hd_training *t = &g->training;
     hd_text_add(&out, "const hd_model_info hd_info_of_%s = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .level = %d, .compiler = %s,\n", m->kernels.prefix, hd_quoted(g->name), hd_quoted(m->version), hd_quoted(g->spec),
                 hd_quoted(m->target->name), m->target->level, hd_quoted(compiler));
-    hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .batch = %lld, .ahead = %d, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->batch, g->predicts_same ? 0 : 1, (long long)parameters);
+    hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .ids = %lld, .batch = %lld, .ahead = %d, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->ids, (long long)g->batch, g->predicts_same ? 0 : 1, (long long)parameters);
     hd_text_add(&out, "    .weights_bytes = %lld, .packed_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights, .pack = pack,\n", (long long)m->weights_bytes, (long long)m->packing.bytes, (long long)m->state_bytes, weights);
     hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n    .attentions = (int)(sizeof attentions / sizeof *attentions) - 1, .attention = attentions,\n", m->programs, g->configs);
     if (m->tokenizer) hd_text_add(&out, "    .tokenizer = &%s_tokenizer,%s\n", g->name, m->tokenizer_regex ? " .tokenizer_regex = &hd_regex_pcre2," : "");

@@ -99,6 +99,7 @@ typedef struct hd_model_info {
     int level;                                /* hd_cpu_level a processor needs */
     const char *kind;                         /* "language_model" or "ops" */
     int64_t length, vocab, batch;             /* 0 where they mean nothing */
+    int64_t ids;                              /* language models: what may be read is 0 .. ids - 1; what is predicted, 0 .. vocab - 1 */
     int ahead;                                /* language models: logits at position t are for token t + ahead, 1 or 0 */
     int64_t parameters;
     size_t weights_bytes, packed_bytes, state_bytes;

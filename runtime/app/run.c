@@ -17,8 +17,8 @@ static void check_ids(const char *path, const hd_tensor *input, const int32_t *i
     bool targets = strcmp(input->name, "targets") == 0;
     if (!hd_app_language_model() || (strcmp(input->name, "tokens") != 0 && !targets)) return;
     for (int64_t i = 0; i < hd_app_elements(input->rank, input->size); i++)
-        if (ids[i] >= hd_model.vocab || (ids[i] < 0 && !targets))
-            hd_app_fail("%s: tensor '%s', element %lld: id %d; this model's ids are 0 to %lld", path, input->name, (long long)i, ids[i], (long long)hd_model.vocab - 1);
+        if (ids[i] >= (targets ? hd_model.vocab : hd_model.ids) || (ids[i] < 0 && !targets))
+            hd_app_fail("%s: tensor '%s', element %lld: id %d; this model's ids are 0 to %lld", path, input->name, (long long)i, ids[i], (long long)(targets ? hd_model.vocab : hd_model.ids) - 1);
 }
 
 static void read_inputs(const hd_entry_info *entry, const char *path, void **tensor)
@@ -36,8 +36,8 @@ static void read_inputs(const hd_entry_info *entry, const char *path, void **ten
                                    hd_app_shape(entry->input[j].rank, entry->input[j].size));
             hd_app_fail("%s: no tensor '%s'; entry %s reads:%s", path, input->name, entry->name, list);
         }
-        if (input->type == HD_TYPE_F32) hd_safetensors_read_f32(file, found, input->rank, input->size, tensor[i]);
-        else hd_safetensors_read_i32(file, found, input->rank, input->size, tensor[i]);
+        if (input->type == HD_TYPE_F32) hd_safetensors_read_f32(found, input->rank, input->size, tensor[i]);
+        else hd_safetensors_read_i32(found, input->rank, input->size, tensor[i]);
         if (input->type == HD_TYPE_I32) check_ids(path, input, tensor[i]);
     }
     hd_safetensors_close(file);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "app.h"
 
@@ -25,7 +26,7 @@ enum { TYPES = sizeof types / sizeof types[0] };
 /* Checks one entry of the header and returns it as a tensor; Jansson has refused numbers beyond 64 bits. */
 static hd_st_tensor read_tensor(const hd_safetensors *file, const char *name, json_t *entry, const unsigned char *data, size_t data_bytes)
 {
-    hd_st_tensor t = { .name = name, .type = HD_ST_OTHER };
+    hd_st_tensor t = { .name = name, .path = file->path, .type = HD_ST_OTHER };
     json_error_t error;
     json_t *shape, *size;
     json_int_t begin, end;
@@ -89,8 +90,12 @@ static void check_offsets(hd_safetensors *file, size_t data_bytes)
     if (at != data_bytes) hd_app_fail("%s: %zu bytes at the end belong to no tensor", file->path, data_bytes - at);
 }
 
+void hd_safetensors_sort(hd_safetensors *file) { qsort(file->tensor, (size_t)file->count, sizeof *file->tensor, by_name); }
+
 hd_safetensors *hd_safetensors_open(const char *path)
 {
+    struct stat status;
+    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) return hd_safetensors_open_folder(path);
     hd_safetensors *file = hd_app_alloc(sizeof *file);
     file->path = path;
     file->map = hd_file_open(path);
@@ -115,14 +120,16 @@ hd_safetensors *hd_safetensors_open(const char *path)
     json_object_foreach(file->header, name, entry)
         if (entry != file->meta) file->tensor[file->count++] = read_tensor(file, name, entry, file->map.data + 8 + length, data_bytes);
     check_offsets(file, data_bytes);
-    qsort(file->tensor, (size_t)file->count, sizeof *file->tensor, by_name);
+    hd_safetensors_sort(file);
     return file;
 }
 
 void hd_safetensors_close(hd_safetensors *file)
 {
-    hd_file_close(file->map);
+    for (int i = 0; i < file->parts; i++) hd_safetensors_close(file->part[i]);
+    if (!file->parts) hd_file_close(file->map);
     json_decref(file->header);
+    free(file->part);
     free(file->tensor);
     free(file);
 }
@@ -144,36 +151,42 @@ static float from_bits(uint32_t bits)
     return value;
 }
 
+/* Shifted into place the exponent is 112 too small, which a product mends, for subnormal numbers too; infinity and NaN keep the highest
+ * exponent. No branches: compilers make vectors of the loop below. */
 static float from_f16(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
-    if (exponent == 0) return (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f;
-    if (exponent == 31) return from_bits(sign | 0x7f800000 | fraction << 13);
-    return from_bits(sign | (exponent + 112) << 23 | fraction << 13);
+    const float magnitude = from_bits((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
+    uint32_t bits;
+    memcpy(&bits, &magnitude, 4);
+    bits |= (uint32_t)(h & 0x8000) << 16;
+    return from_bits(bits | ((h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0));
 }
 
 /* Returns the number of elements after checking the shape. */
-static int64_t check_shape(const hd_safetensors *file, const hd_st_tensor *t, int rank, const int64_t *size)
+static int64_t check_shape(const hd_st_tensor *t, int rank, const int64_t *size)
 {
     int64_t want = hd_app_elements(rank, size), have = hd_app_elements(t->rank, t->size);
     bool same = rank == t->rank;
     for (int i = 0; same && i < rank; i++) same = size[i] == t->size[i];
     if (!same && !(want == 1 && have == 1))
-        hd_app_fail("%s: tensor '%s' has shape %s; this model's has %s", file->path, t->name, hd_app_shape(t->rank, t->size), hd_app_shape(rank, size));
+        hd_app_fail("%s: tensor '%s' has shape %s; this model's has %s", t->path, t->name, hd_app_shape(t->rank, t->size), hd_app_shape(rank, size));
     return want;
 }
 
-void hd_safetensors_read_f32(const hd_safetensors *file, const hd_st_tensor *t, int rank, const int64_t *size, float *out)
+void hd_safetensors_read_f32(const hd_st_tensor *t, int rank, const int64_t *size, float *out)
 {
-    int64_t elements = check_shape(file, t, rank, size);
+    int64_t elements = check_shape(t, rank, size);
     const unsigned char *data = t->data;
     if (t->type == HD_ST_F32) {
         memcpy(out, data, (size_t)elements * 4);
     } else if (t->type == HD_ST_F16 || t->type == HD_ST_BF16) {
-        for (int64_t i = 0; i < elements; i++) {
-            uint16_t bits;
-            memcpy(&bits, data + 2 * i, 2);
-            out[i] = t->type == HD_ST_F16 ? from_f16(bits) : from_bits((uint32_t)bits << 16);
+        const bool half = t->type == HD_ST_F16;
+        uint16_t bits[512];
+        for (int64_t at = 0; at < elements; at += 512) {
+            const int count = elements - at < 512 ? (int)(elements - at) : 512;
+            memcpy(bits, data + 2 * at, 2 * (size_t)count);
+            for (int i = 0; half && i < count; i++) out[at + i] = from_f16(bits[i]);
+            for (int i = 0; !half && i < count; i++) out[at + i] = from_bits((uint32_t)bits[i] << 16);
         }
     } else if (t->type == HD_ST_F64) {
         for (int64_t i = 0; i < elements; i++) {
@@ -182,13 +195,13 @@ void hd_safetensors_read_f32(const hd_safetensors *file, const hd_st_tensor *t, 
             out[i] = (float)value;
         }
     } else {
-        hd_app_fail("%s: tensor '%s' has type %s; valid: F32, F16, BF16, F64", file->path, t->name, t->dtype);
+        hd_app_fail("%s: tensor '%s' has type %s; valid: F32, F16, BF16, F64", t->path, t->name, t->dtype);
     }
 }
 
-void hd_safetensors_read_i32(const hd_safetensors *file, const hd_st_tensor *t, int rank, const int64_t *size, int32_t *out)
+void hd_safetensors_read_i32(const hd_st_tensor *t, int rank, const int64_t *size, int32_t *out)
 {
-    int64_t elements = check_shape(file, t, rank, size);
+    int64_t elements = check_shape(t, rank, size);
     const unsigned char *data = t->data;
     if (t->type == HD_ST_I32) {
         memcpy(out, data, (size_t)elements * 4);
@@ -196,13 +209,13 @@ void hd_safetensors_read_i32(const hd_safetensors *file, const hd_st_tensor *t, 
         for (int64_t i = 0; i < elements; i++) {
             int64_t value;
             memcpy(&value, data + 8 * i, 8);
-            if (value < INT32_MIN || value > INT32_MAX) hd_app_fail("%s: tensor '%s', element %lld: %lld does not fit 32 bits", file->path, t->name, (long long)i, (long long)value);
+            if (value < INT32_MIN || value > INT32_MAX) hd_app_fail("%s: tensor '%s', element %lld: %lld does not fit 32 bits", t->path, t->name, (long long)i, (long long)value);
             out[i] = (int32_t)value;
         }
     } else if (t->type == HD_ST_U8) {
         for (int64_t i = 0; i < elements; i++) out[i] = data[i];
     } else {
-        hd_app_fail("%s: tensor '%s' has type %s; valid: I32, I64, U8", file->path, t->name, t->dtype);
+        hd_app_fail("%s: tensor '%s' has type %s; valid: I32, I64, U8", t->path, t->name, t->dtype);
     }
 }
 

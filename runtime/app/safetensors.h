@@ -14,7 +14,7 @@ enum { HD_ST_RANK = 8 };
 typedef enum hd_st_type { HD_ST_F32, HD_ST_I32, HD_ST_F16, HD_ST_BF16, HD_ST_F64, HD_ST_I64, HD_ST_U8, HD_ST_OTHER } hd_st_type;
 
 typedef struct hd_st_tensor {
-    const char *name, *dtype;        /* dtype as the file spells it */
+    const char *name, *dtype, *path; /* dtype as the file spells it; path: of the file it lies in */
     hd_st_type type;
     int rank;
     int64_t size[HD_ST_RANK];
@@ -27,18 +27,22 @@ typedef struct hd_safetensors {
     hd_file_map map;
     struct json_t *header, *meta;    /* names point into the header; meta: its __metadata__, or NULL */
     int count; hd_st_tensor *tensor; /* sorted by name */
+    int parts; struct hd_safetensors **part;      /* a folder's shards, whose tensors these are; 0 for a file */
 } hd_safetensors;
 
-/* Fails with "path: what is wrong" for anything that is not a whole, consistent file. */
+/* Fails with "path: what is wrong" for anything that is not a whole, consistent file. path may be a checkpoint folder:
+ * model.safetensors, or the shards of model.safetensors.index.json as if they were one file. */
 hd_safetensors *hd_safetensors_open(const char *path);
+hd_safetensors *hd_safetensors_open_folder(const char *path);      /* shards.c */
+void hd_safetensors_sort(hd_safetensors *);                        /* tensors, by name */
 void hd_safetensors_close(hd_safetensors *);
 const hd_st_tensor *hd_safetensors_find(const hd_safetensors *, const char *name);   /* NULL: not there */
 const char *hd_safetensors_meta(const hd_safetensors *, const char *key);            /* NULL: not there */
 
 /* Copies a tensor, converting: to f32 from F32, F16, BF16, F64; to i32 from I32, I64, U8 (values outside i32 fail).
  * Shapes must agree (one element agrees with any shape of one element). Fails with path, name and both shapes. */
-void hd_safetensors_read_f32(const hd_safetensors *, const hd_st_tensor *, int rank, const int64_t *size, float *out);
-void hd_safetensors_read_i32(const hd_safetensors *, const hd_st_tensor *, int rank, const int64_t *size, int32_t *out);
+void hd_safetensors_read_f32(const hd_st_tensor *, int rank, const int64_t *size, float *out);
+void hd_safetensors_read_i32(const hd_st_tensor *, int rank, const int64_t *size, int32_t *out);
 
 /* Writes 4-byte tensors atomically. Fails with a message; the previous file then stands. */
 typedef struct hd_st_meta { const char *key, *value; } hd_st_meta;      /* of __metadata__ */

@@ -29,16 +29,18 @@ void hd_weights_initialise(void *area, uint64_t seed, const hd_threads *threads)
     }
 }
 
-static const char hub_prefix[] = "transformer.";
+/* What checkpoints of the network under its head lack, and others have. */
+static const char *const hub_prefix[] = { "transformer.", "model.", "gpt_neox." };
 
 static const hd_st_tensor *find(const hd_safetensors *file, const char *prefix, const char *name)
 {
-    char *text = hd_app_alloc(strlen(prefix) + strlen(hub_prefix) + strlen(name) + 1);
+    char *text = hd_app_alloc(strlen(prefix) + strlen(name) + 16);
     strcat(strcpy(text, prefix), name);
     const hd_st_tensor *tensor = hd_safetensors_find(file, text);
-    if (!tensor) {
-        if (strncmp(name, hub_prefix, strlen(hub_prefix)) == 0) strcat(strcpy(text, prefix), name + strlen(hub_prefix));
-        else strcat(strcat(strcpy(text, prefix), hub_prefix), name);
+    for (size_t i = 0; !tensor && i < sizeof hub_prefix / sizeof hub_prefix[0]; i++) {
+        const size_t length = strlen(hub_prefix[i]);
+        if (strncmp(name, hub_prefix[i], length) == 0) strcat(strcpy(text, prefix), name + length);
+        else strcat(strcat(strcpy(text, prefix), hub_prefix[i]), name);
         tensor = hd_safetensors_find(file, text);
     }
     free(text);
@@ -48,7 +50,7 @@ static const hd_st_tensor *find(const hd_safetensors *file, const char *prefix, 
 /* Tensors that hub checkpoints carry although no model reads them as weights. */
 static bool known_buffer(const char *name)
 {
-    static const char *const ends[] = { ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq", "lm_head.weight" };
+    static const char *const ends[] = { ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq", "lm_head.weight", "embed_out.weight" };
     size_t length = strlen(name);
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         size_t end = strlen(ends[i]);
@@ -80,7 +82,7 @@ void hd_weights_read(const hd_safetensors *file, const char *prefix, void *area)
         const hd_weight *weight = &hd_model.weight[i];
         const hd_st_tensor *tensor = find(file, prefix, weight->name);
         if (!tensor) fail_missing(file, prefix);
-        hd_safetensors_read_f32(file, tensor, weight->rank, weight->size, at(area, weight));
+        hd_safetensors_read_f32(tensor, weight->rank, weight->size, at(area, weight));
         used[tensor - file->tensor] = true;
     }
     int surplus = 0;

@@ -7,7 +7,7 @@
 
 /* Every weight from its init kind, the seed and its name alone: any program of the same spec starts alike. */
 void hd_weights_initialise(void *area, uint64_t seed, const hd_threads *);
-/* Reads every weight of the model as tensor prefix + name. A name `transformer.X` also matches `X` and the other way round.
+/* Reads every weight of the model as tensor prefix + name. A name `transformer.X` also matches `X` and the other way round (model., gpt_neox. too).
  * Missing tensors and other shapes fail, named; surplus ones fail if prefix is empty, but for buffers that checkpoints are known
  * to carry (masks; the head when it is tied to the embedding). */
 void hd_weights_read(const hd_safetensors *, const char *prefix, void *area);

@@ -242,7 +242,7 @@ static const struct { const char *line, *message; } refused[] = {
     { "eval --data text --weights w --json=yes", "--json takes no value" },
     { "eval --data in --weights w -q", "eval: unknown flag '-q'; valid: --data --weights" },
     { "sample", "sample: name the weights: --weights FILE (tiny train writes them)" },
-    { "sample --weights folder", "folder: a folder; name a file" },
+    { "sample --weights folder", "folder: a folder that holds no *.safetensors file; weights are model.safetensors, or shards" },
     { "sample --weights w --temperature -1", "--temperature -1: must be a number from 0 to 1000" },
     { "sample --weights w --temperature nan", "--temperature nan: must be a number from 0 to 1000" },
     { "sample --weights w --top-p 0", "--top-p 0: must be a number from 1e-09 to 1" },

@@ -91,7 +91,7 @@ static void hostile_files_are_refused_by_name(void **state)
     write_file("w", "", 0);
     assert_refused(program("sample --weights w --tokens 1"), "w: not a safetensors file: 0 bytes");
     assert_refused(program("sample --weights none --tokens 1"), "none: No such file");
-    assert_refused(program("sample --weights . --tokens 1"), ".: a folder; name a file");
+    assert_refused(program("sample --weights . --tokens 1"), ".: a folder that holds no *.safetensors file; weights are model.safetensors");
 }
 
 /* ---- mutated files ---------------------------------------------------------------------------------------------- */
@@ -181,8 +181,8 @@ static void read_everything(const char *path)
         const hd_st_tensor *t = &file->tensor[i];
         if (hd_safetensors_find(file, t->name) != t) abort();
         if (t->end - t->begin > sizeof area / 8) continue;
-        if (t->type == HD_ST_I32 || t->type == HD_ST_I64 || t->type == HD_ST_U8) hd_safetensors_read_i32(file, t, t->rank, t->size, (int32_t *)(void *)area);
-        else if (t->type != HD_ST_OTHER) hd_safetensors_read_f32(file, t, t->rank, t->size, (float *)(void *)area);
+        if (t->type == HD_ST_I32 || t->type == HD_ST_I64 || t->type == HD_ST_U8) hd_safetensors_read_i32(t, t->rank, t->size, (int32_t *)(void *)area);
+        else if (t->type != HD_ST_OTHER) hd_safetensors_read_f32(t, t->rank, t->size, (float *)(void *)area);
     }
     if (hd_safetensors_meta(file, "seed")) {
         hd_trainer t = { .memory = { .weights = area, .state = area + (1 << 17), .average = area + (1 << 19), .best = area + (1 << 18) } };

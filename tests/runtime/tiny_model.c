@@ -198,7 +198,7 @@ static const char *const config[][2] = { { "length", "32" }, { "width", "16" } }
 
 static const hd_model_info tiny = {
     .name = "tiny", .version = "test", .spec = "tiny.lua", .target = "any", .compiler = "cc", .kind = "language_model",
-    .length = LENGTH, .vocab = VOCAB, .batch = BATCH, .ahead = 1, .parameters = PARAMETERS,
+    .length = LENGTH, .vocab = VOCAB, .ids = VOCAB, .batch = BATCH, .ahead = 1, .parameters = PARAMETERS,
     .weights_bytes = PARAMETERS * sizeof(float), .packed_bytes = PARAMETERS * sizeof(float), .pack = pack, .state_bytes = 3 * PARAMETERS * sizeof(float),
     .weights = 3, .weight = weights, .entries = 3, .entry = entries, .patterns = 1, .pattern = patterns, .configs = 2, .config = config,
     .training = { true, 1e-2, 0.1, 0.9, 0.99, 1e-8, 0.01, 1.0, 0, 10, 8 },
