@@ -22,12 +22,12 @@ LIBS = -llua5.4 -l:libjansson.a -l:libutf8proc.a -l:libpcre2-8.a -lm -lpthread
 COMPILER = base/base \
   graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss graph/experts \
   pattern/pattern pattern/cover pattern/regions pattern/rows \
-  spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal \
+  spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal spec/checkpoint \
   passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/lower_experts passes/plan passes/recompute passes/keep passes/traffic \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/calls emit/inspect emit/model \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
   tokenizer/tokens tokenizer/read_json tokenizer/read_files tokenizer/unicode tokenizer/write \
-  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/tensor_file
+  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/tensor_file driver/import
 CORE = core/pool
 # the encoder: in programs that have a tokenizer, and in the compiler, which asks it about the tables it wrote
 TOKENIZER = app/tokenizer app/tokenizer_normal app/tokenizer_split app/tokenizer_model
@@ -93,7 +93,8 @@ COMPILER_TESTS = \
   tokenizer_test \
   variants_test \
   predict_test \
-  golden_test
+  golden_test \
+  import_test
 RUNTIME_TESTS = \
   test_pool \
   test_safetensors \
@@ -166,7 +167,7 @@ tune: all
 # PREFIX/bin/heddle and, under PREFIX/share/heddle, what it finds beside itself
 SHARE = $(DESTDIR)$(PREFIX)/share/heddle
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/templates $(SHARE)/lua $(SHARE)/runtime/core $(SHARE)/runtime/app $(SHARE)/runtime/tune $(SHARE)/tune $(SHARE)/lib $(SHARE)/models
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/templates $(SHARE)/lua $(SHARE)/runtime/core $(SHARE)/runtime/app $(SHARE)/runtime/tune $(SHARE)/tune $(SHARE)/lib $(SHARE)/models/hf
 	install build/heddle $(DESTDIR)$(PREFIX)/bin/heddle
 	install -m 644 templates/*.tmpl $(SHARE)/templates
 	install -m 644 compiler/lua/*.lua compiler/emit/template.lua $(SHARE)/lua
@@ -176,6 +177,7 @@ install: all
 	install -m 644 compiler/tune/shipped.txt $(SHARE)/tune
 	install -m 644 build/lib/libheddle_app.a $(SHARE)/lib
 	install -m 644 models/*.lua $(SHARE)/models
+	install -m 644 models/hf/*.lua $(SHARE)/models/hf
 
 clean:
 	rm -rf build

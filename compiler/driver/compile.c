@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool dumps(const hd_options *o, const char *pass) { return o->dump && !strcmp(o->dump, pass); }
@@ -187,6 +188,14 @@ static void add_tokenizer(const hd_options *o, const hd_graph *g, hd_model *m)
     for (; m; m = m->better) m->tokenizer = t, m->tokenizer_bytes = t->bytes, m->tokenizer_regex = regex;
 }
 
+hd_graph *hd_load(const hd_options *o)
+{
+    const hd_folders *folders = hd_folders_find();
+    struct stat s;
+    if (!stat(o->spec, &s) && S_ISDIR(s.st_mode)) return hd_checkpoint_load(o->spec, folders->families, o->defines, o->define, folders->library);
+    return hd_spec_load(o->spec, o->defines, o->define, folders->library);
+}
+
 hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
 {
     static const char *const passes[] = { "graph", "simplify", "recompute", "patterns", "plan" };
@@ -195,7 +204,7 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
     if (!known) hd_fail((hd_where){ "--dump", 0 }, "no pass is called \"%s\"; passes: graph, simplify, recompute, patterns, plan", o->dump);
     const hd_folders *folders = hd_folders_find();
 
-    hd_graph *g = hd_spec_load(o->spec, o->defines, o->define, folders->library);
+    hd_graph *g = hd_load(o);
     if (extra) extra(g);
     dump_graph(o, "graph", g);
     say_empty_rows(g);
@@ -240,6 +249,7 @@ const hd_folders *hd_folders_find(void)
     found.expander = installed ? hd_format("%s/lua", root) : hd_format("%s/compiler/emit", root);
     found.core = hd_format("%s/runtime/core", root);
     found.app = hd_format("%s/runtime/app", root);
+    found.families = hd_format("%s/models/hf", root);
     found.objects = installed ? hd_format("%s/lib", root) : hd_format("%s/build/lib", root);
     found.tune = hd_format("%s/runtime/tune", root);
     found.shipped = installed ? hd_format("%s/tune/shipped.txt", root) : hd_format("%s/compiler/tune/shipped.txt", root);

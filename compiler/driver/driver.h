@@ -23,9 +23,11 @@ typedef struct hd_options {
 } hd_options;
 
 /* Where heddle's own files are: beside the build tree's executable, or under PREFIX/share/heddle. */
-typedef struct hd_folders { const char *templates, *library, *expander, *core, *app, *objects, *tune, *shipped; } hd_folders;
+typedef struct hd_folders { const char *templates, *library, *expander, *core, *app, *objects, *tune, *shipped, *families; } hd_folders;
 const hd_folders *hd_folders_find(void);
 
+/* The graph of the spec, a Lua file or a checkpoint folder. */
+hd_graph *hd_load(const hd_options *);
 /* The pipeline: every pass in order. extra, if given, may add entries to the graph before it is simplified.
  * info: for a program, so with the target's better variants (model->better). */
 hd_model *hd_compile(const hd_options *, bool info, void (*extra)(hd_graph *));
@@ -59,5 +61,6 @@ int hd_command_emit(const hd_options *);
 int hd_command_check(const hd_options *);
 int hd_command_info(const hd_options *);
 int hd_command_view(const hd_options *);
+int hd_command_import(const hd_options *);
 
 #endif

@@ -16,8 +16,9 @@ static const char help[] =
     "  heddle view  SPEC -o FILE.svg|.html         a page to look at: patterns, reach, graph, memory plan, kernels (--query I marks a row)\n"
     "  heddle info  SPEC [--json]                  parameters, memory, FLOPs, and the time that each entry will take\n"
     "  heddle tune  SPEC                           times variants of the kernels on this machine; what is faster is kept as records, which the\n"
-    "                                              other commands use: --minutes M (5) --trials N --explain --runner CMD --database FILE --start worst\n\n"
-    "SPEC is a Lua file. Every command takes:\n"
+    "                                              other commands use: --minutes M (5) --trials N --explain --runner CMD --database FILE --start worst\n"
+    "  heddle import FOLDER -o SPEC.lua            what a checkpoint folder is, as a spec to read and to change\n\n"
+    "SPEC is a Lua file, or a checkpoint folder of the Hugging Face hub (config.json and *.safetensors). Every command takes:\n"
     "  -D KEY=VALUE       sets a key of the spec's hd.config\n"
     "  --target T         native (default), x86-64-v4, x86-64-v3, x86-64-v1; or x86-64: build and check then make one program for all\n"
     "                     three, which picks at its start (HEDDLE_CPU=x86-64-v3 in its environment: that one); other commands take v1\n"
@@ -88,7 +89,7 @@ int main(int argc, char **argv)
 {
     static const struct { const char *name; int (*run)(const hd_options *); } commands[] = {
         { "build", hd_command_build }, { "emit", hd_command_emit }, { "check", hd_command_check }, { "view", hd_command_view }, { "info", hd_command_info },
-        { "tune", hd_command_tune },
+        { "tune", hd_command_tune }, { "import", hd_command_import },
     };
     hd_options o = { .jobs = (int)sysconf(_SC_NPROCESSORS_ONLN) };
     const char *target = "native";
@@ -98,7 +99,7 @@ int main(int argc, char **argv)
     o.command = argv[1];
     int (*run)(const hd_options *) = NULL;
     for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) if (!strcmp(o.command, commands[i].name)) run = commands[i].run;
-    if (!run) hd_fail((hd_where){ 0 }, "no command is called \"%s\"; commands: build, emit, check, info, tune, view (heddle --help)", o.command);
+    if (!run) hd_fail((hd_where){ 0 }, "no command is called \"%s\"; commands: build, emit, check, import, info, tune, view (heddle --help)", o.command);
 
     for (int i = 2; i < argc; i++) {
         char *a = argv[i], *equals = strchr(a, '=');
@@ -154,7 +155,7 @@ int main(int argc, char **argv)
         else if (!strcmp(flag, "--sanitize")) o.sanitize = true;
         else { fputs(help, stdout); return 0; }
     }
-    if (!o.spec) hd_fail((hd_where){ 0 }, "%s needs a SPEC: a Lua file, such as models/text.lua", o.command);
+    if (!o.spec) hd_fail((hd_where){ 0 }, "%s needs a SPEC: a Lua file such as models/text.lua, or a checkpoint folder", o.command);
     if (access(o.spec, R_OK)) hd_fail((hd_where){ o.spec, 0 }, "%s", strerror(errno));
     o.target = hd_target_find(target);
     if (!o.target) hd_fail((hd_where){ "--target", 0 }, "no target is called \"%s\"; targets: %s", target, hd_target_names());

@@ -132,7 +132,7 @@ typedef struct hd_graph {
     const char *name;                      /* model name: a C identifier, the prefix of every symbol */
     const char *spec;                      /* path of the spec as the user gave it */
     const char *family, *config_text;      /* of a checkpoint: its family, models/hf/FAMILY.lua, and what that read of config.json as a Lua table; else NULL */
-    const char *tokenizer;                 /* the file that says how text becomes tokens: tokenizer.json, vocab.json (with merges.txt beside it) or vocab.txt; NULL: none */
+    const char *tokenizer;                 /* the file that says how text becomes tokens: tokenizer.json, vocab.json (with merges.txt beside it), vocab.txt or tokenizer.model; NULL: none */
     hd_kind kind;
     int nodes, node_capacity; hd_node **node;
     int entries, entry_capacity; hd_entry **entry;

@@ -6,7 +6,7 @@
 --
 -- Every mistake ends the compiler with the user's line and what would have been valid. `core` holds the C side
 -- (compiler/spec/builders.c, pattern_lua.c) and `check` the argument checks (check.lua); the spec reaches neither.
-local core, check, pattern, attention = ...
+local core, check, pattern, attention, checkpoint = ...
 local hd, scope_methods = {}, {}
 local fail, sorted_keys, near, unknown, kind_of, quoted =
   check.fail, check.sorted_keys, check.near, check.unknown, check.kind_of, check.quoted
@@ -576,8 +576,10 @@ local function begin_model(what, given, keys)
   return o
 end
 
+local close_checkpoint = checkpoint(core, check, hd)         -- checkpoint.lua: hd.checkpoint, for models/hf
+
 local model_meta = { __name = "model" }
-local function finish(model) core.model(model) return setmetatable({ name = model.name }, model_meta) end
+local function finish(model) close_checkpoint() core.model(model) return setmetatable({ name = model.name }, model_meta) end
 
 -- A model of entry points written by hand: entries = { forward = { inputs = { q, k }, outputs = { o = o } } }. Outputs are
 -- a table name -> tensor (in the order of their names) or a list of { name, tensor } (in that order).

@@ -315,6 +315,7 @@ static int open_libraries(lua_State *L)
     hd_builders_open(L);
     hd_pattern_lua_open(L);
     hd_pattern_data_open(L);
+    hd_checkpoint_functions(L);
     load_library(L, "prelude.lua");
     lua_call(L, 0, 0);
     load_library(L, "check.lua");
@@ -325,9 +326,10 @@ static int open_libraries(lua_State *L)
     lua_pushvalue(L, -3);
     lua_call(L, 2, 1);
     load_library(L, "attention.lua");
+    load_library(L, "checkpoint.lua");
     load_library(L, "heddle.lua");
-    lua_insert(L, -5);
-    lua_call(L, 4, 1);
+    lua_insert(L, -6);
+    lua_call(L, 5, 1);
     lua_setfield(L, -2, "heddle");
     lua_pushcclosure(L, require, 1);
     lua_setglobal(L, "require");
@@ -337,7 +339,13 @@ static int open_libraries(lua_State *L)
 _Noreturn static void evaluate(hd_spec_state *state, const char *text, size_t bytes)
 {
     set_limits();
-    state->graph = hd_graph_new(state->spec);
+    state->graph = hd_graph_new(state->checkpoint ? state->checkpoint : state->spec);
+    if (state->checkpoint) {
+        hd_checkpoint_open(state);
+        text = read_text((hd_where){ 0 }, hd_format("%s/%s.lua", state->families, state->graph->family), &bytes);
+        state->spec = hd_format("models/hf/%s.lua", state->graph->family);       /* wherever heddle is installed: it goes into messages and C */
+        state->where = (hd_where){ state->spec, 1 };
+    }
     lua_State *L = lua_newstate(limited_memory, state);
     if (!L) hd_fail(state->where, "the system has no memory for the spec");
     *(hd_spec_state **)lua_getextraspace(L) = state;
@@ -393,13 +401,8 @@ static bool ended_in_time(int pipe_end)
     }
 }
 
-hd_graph *hd_spec_load(const char *path, int overrides, const char *const *override, const char *library_folder)
+static hd_graph *evaluate_in_child(hd_spec_state *state, const char *text, size_t bytes)
 {
-    size_t bytes;
-    check_path(path);
-    char *text = read_text((hd_where){ 0 }, path, &bytes);
-    hd_spec_state *state = HD_NEW(hd_spec_state);
-    *state = (hd_spec_state){ .spec = hd_strdup(path), .library_folder = library_folder, .overrides = overrides, .override = override };
     state->where = (hd_where){ state->spec, 1 };
     state->arena_start = hd_arena_used();
 
@@ -426,4 +429,25 @@ hd_graph *hd_spec_load(const char *path, int overrides, const char *const *overr
         hd_fail(state->where, "evaluating the spec was ended by signal %d (%s); out of memory?", WTERMSIG(status), strsignal(WTERMSIG(status)));
     if (WEXITSTATUS(status) != 0 || !state->done) exit(1);          /* the child has said why */
     return state->graph;
+}
+
+hd_graph *hd_spec_load(const char *path, int overrides, const char *const *override, const char *library_folder)
+{
+    size_t bytes;
+    check_path(path);
+    char *text = read_text((hd_where){ 0 }, path, &bytes);
+    hd_spec_state *state = HD_NEW(hd_spec_state);
+    *state = (hd_spec_state){ .spec = hd_strdup(path), .library_folder = library_folder, .overrides = overrides, .override = override };
+    return evaluate_in_child(state, text, bytes);
+}
+
+hd_graph *hd_checkpoint_load(const char *folder, const char *families, int overrides, const char *const *override, const char *library_folder)
+{
+    check_path(folder);
+    size_t letters = strlen(folder);
+    while (letters > 1 && folder[letters - 1] == '/') letters--;
+    hd_spec_state *state = HD_NEW(hd_spec_state);
+    *state = (hd_spec_state){ .library_folder = library_folder, .overrides = overrides, .override = override, .families = families };
+    state->spec = state->checkpoint = hd_format("%.*s", (int)letters, folder);
+    return evaluate_in_child(state, NULL, 0);
 }

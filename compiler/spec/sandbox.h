@@ -14,6 +14,8 @@ typedef struct hd_spec_state {
     hd_where where;                       /* the line of the user's code being run: what every node and message gets */
     bool done;                            /* the spec ran to its end */
     const char *spec, *library_folder;    /* as the user gave them */
+    const char *checkpoint, *families;    /* of a checkpoint: its folder, and the folder of the family files; else NULL */
+    struct json_t *config; const char *config_path;      /* its config.json; in the child only */
     int overrides; const char *const *override;
     struct { const char *path; char short_path[LUA_IDSIZE]; } chunk[32];   /* user's files: the spec, then what it requires */
     int chunks;
@@ -23,10 +25,13 @@ typedef struct hd_spec_state {
 
 hd_spec_state *hd_sandbox_state(lua_State *);
 
-/* builders.c, pattern_lua.c, pattern_data.c: add their functions to the table on top of the stack (the one heddle.lua receives). */
+/* Reads config.json of state->checkpoint and finds its family: state->config, graph->family. Fails with the families there are. */
+void hd_checkpoint_open(hd_spec_state *);
+/* builders.c, pattern_lua.c, pattern_data.c, checkpoint.c: add their functions to the table on top of the stack (the one heddle.lua receives). */
 void hd_builders_open(lua_State *);
 void hd_pattern_lua_open(lua_State *);
 void hd_pattern_data_open(lua_State *);
+void hd_checkpoint_functions(lua_State *);
 /* Pushes a pattern value, made at the user's line. */
 int hd_pattern_lua_push(lua_State *, struct hd_pattern);
 /* The contents of a file in the spec's folder (NUL-terminated), or failure at the user's line; what: whose argument it is. */

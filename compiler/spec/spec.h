@@ -12,6 +12,10 @@
  * heddle.lua lies. Any mistake in the spec is one line "file:line: message" on stderr and exit status 1. */
 hd_graph *hd_spec_load(const char *path, int overrides, const char *const *override, const char *library_folder);
 
+/* The same of a checkpoint folder of the Hugging Face hub: config.json names its family, whose spec lies in `families` (models/hf).
+ * graph->family and graph->config_text then say what it was made from. */
+hd_graph *hd_checkpoint_load(const char *folder, const char *families, int overrides, const char *const *override, const char *library_folder);
+
 /* What a spec may use. Lowered by tests, so that they need not wait for the real ones. */
 typedef struct hd_spec_limits {
     int64_t memory_bytes;      /* of Lua's values, and again of the graph's nodes */

@@ -58,7 +58,7 @@ int64_t hd_text_ids(const char *from, const char *text, size_t bytes, int32_t **
     if (hd_app_bytes()) for (; count < (int64_t)bytes; count++) (*ids)[count] = (unsigned char)text[count];
     else count = listed_ids(from, text, bytes, *ids);
     for (int64_t i = 0; i < count; i++)
-        if ((*ids)[i] < 0 || (*ids)[i] >= hd_model.vocab) hd_app_fail("%s: item %lld is outside the vocabulary, 0 to %lld", from, (long long)i, (long long)hd_model.vocab - 1);
+        if ((*ids)[i] < 0 || (*ids)[i] >= hd_model.ids) hd_app_fail("%s: item %lld is outside the vocabulary, 0 to %lld", from, (long long)i, (long long)hd_model.ids - 1);
     return count;
 }
 

@@ -1,0 +1,37 @@
+-- GPT-2 (Radford et al. 2019): pre-norm blocks, learnt positions, weights [in, out], the head tied to the token embedding.
+local hd = require "heddle"
+local config = hd.checkpoint()
+
+local layers, width, heads = config:integer "n_layer", config:integer "n_embd", config:integer "n_head"
+local inner, vocab, positions = config:integer("n_inner", 4 * width), config:integer "vocab_size", config:integer("n_positions", 1024)
+local epsilon, activation = config:number("layer_norm_epsilon", 1e-5), config:activation("activation_function", "gelu_new")
+local scaled, by_layer = config:flag("scale_attn_weights", true), config:flag("scale_attn_by_inverse_layer_idx", false)
+local tied = config:flag("tie_word_embeddings", true)
+config:ignore("n_ctx", "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj")
+local c = config:sizes(positions, true)
+
+local layout = { layout = "in_out" }
+
+local function attention(s, x, i)
+  local q, k, v = hd.split(s:linear("c_attn", x, 3 * width, layout), 3)
+  local scale = (scaled and 1 / math.sqrt(width // heads) or 1) / (by_layer and i + 1 or 1)
+  return s:linear("c_proj", s:attention("heads", q, k, v, { heads = heads, pattern = hd.pattern.causal(), scale = scale }), width, layout)
+end
+
+local function mlp(s, x)
+  return s:linear("c_proj", activation(s:linear("c_fc", x, inner, layout)), width, layout)
+end
+
+local s = hd.scope "transformer"
+local tokens = hd.input("tokens", { c.batch, c.length }, "i32")
+local wte, wpe = s:param("wte.weight", { vocab, width }), s:param("wpe.weight", { positions, width })
+local x = hd.embedding(wte, tokens) + hd.slice(wpe, 1, 1, c.length)
+for i = 0, layers - 1 do
+  local h = s:scope("h." .. i)
+  x = x + attention(h:scope "attn", h:layer_norm("ln_1", x, epsilon), i)
+  x = x + mlp(h:scope "mlp", h:layer_norm("ln_2", x, epsilon))
+end
+x = s:layer_norm("ln_f", x, epsilon)
+local head = tied and wte or hd.param("lm_head.weight", { vocab, width })
+
+return hd.language_model { name = "gpt2", config = c, tokens = tokens, logits = s:matmul("logits", x, head, { trans_b = true }) }
