@@ -308,10 +308,11 @@ static void emit_entries(hd_model *m)
     add_file(m, hd_format("%s.c", m->kernels.prefix), out.data, false);
 }
 
-/* Which file a kernel goes to. A compiler takes about a tenth of a second to start, so small kernels share one. */
+/* Which file a kernel goes to. A compiler takes about a tenth of a second to start, so small kernels share one; but for those that hold
+ * tables of the model's tensors, so that more layers change no other file. */
 static const char *file_kind(const hd_kernel *k)
 {
-    static const char *const own[] = { "product", "attention_fwd", "attention_bwd" };
+    static const char *const own[] = { "product", "attention_fwd", "attention_bwd", "optimiser" };
     for (unsigned i = 0; i < sizeof own / sizeof *own; i++) if (!strcmp(k->template_name, own[i])) return own[i];
     return "rows";
 }
@@ -324,7 +325,7 @@ static void emit_kernels(hd_model *m, hd_expander *x)
     hd_text_add(&proto, "/* %s_kernels.h: %s */\n#include \"hd_core.h\"\n\n#if defined(__GNUC__)\n#define HD_HIDDEN __attribute__((visibility(\"hidden\")))\n#else\n#define HD_HIDDEN\n#endif\n\n",
                 m->kernels.prefix, header_line(m, "Every kernel instance; each is defined in the file of its kind."));
     for (int i = 0; i < m->kernels.count; i++) hd_text_add(&proto, "HD_HIDDEN void %s(%s);\n", m->kernels.kernel[i]->name, m->kernels.kernel[i]->signature);
-    static const char *const kinds[] = { "attention_fwd", "attention_bwd", "product", "rows" };
+    static const char *const kinds[] = { "attention_fwd", "attention_bwd", "product", "rows", "optimiser" };
     for (unsigned kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
         int number = 0;
         hd_text out = { 0 };

@@ -87,7 +87,7 @@ static void the_best_that_the_processor_has_runs(void **state)
         must(HERE "/text info --json");
         assert_says(hd_format("\"target\": \"%s\"", variants[v].name));
         must(HERE "/text bench forward --seconds 0.01");
-        assert_says(hd_format("compiled for %s;", variants[v].name));
+        assert_says(hd_format("compiled for %s\n", variants[v].name));
         assert_says(hd_format("text_v%d_", variants[v].level));
     }
 }
