@@ -27,6 +27,7 @@ typedef struct hd_memory {
     void *state;               /* model.state_bytes: gradients, then first moments, then second moments; NULL unless the entry trains */
     void *scratch;             /* entry.scratch_bytes + threads * entry.local_bytes; contents never matter between calls */
     void *packed;              /* model.packed_bytes, written by model.pack; NULL for entries that do not read it */
+    void *cache;               /* decode.cache_bytes: the streams that prefill and step continue; NULL for other entries */
 } hd_memory;
 
 typedef struct hd_entry_info {
@@ -42,6 +43,22 @@ typedef struct hd_entry_info {
     int steps; const int32_t *kind; const hd_step *step;      /* call i is like step[kind[i]] */
     double flops;
 } hd_entry_info;
+
+/* Decoding with a cache. memory.cache holds `streams` independent sequences, each at a position of its own; it is plain bytes, so that
+ * a copy of it is a saved state. All functions return 0, or a negative number as entries do. */
+typedef struct hd_decode_info {
+    int streams;
+    int64_t chunk;             /* prefill computes so many positions at once; it takes any number of tokens */
+    int64_t positions;         /* the most that a stream can have; 0: no limit */
+    size_t cache_bytes, dense_cache_bytes;       /* dense: if every key were kept for all of `length` */
+    int (*start)(const hd_memory *);                                        /* once, before all else: every stream is empty */
+    int (*rewind)(const hd_memory *, int stream, int64_t position);         /* forgets what came at and after it; 0 is always possible, more as long as the cache holds what is read there */
+    int64_t (*position)(const hd_memory *, int stream);                     /* how many positions were computed */
+    /* tokens [count] continue a stream; logits [vocab] are for the token that follows them. */
+    int (*prefill)(const hd_memory *, const hd_threads *, int stream, const int32_t *tokens, int64_t count, float *logits);
+    /* tokens [streams]: one more for each, -1 where a stream rests; logits [streams][vocab], those of resting streams not to be read. */
+    int (*step)(const hd_memory *, const hd_threads *, const int32_t *tokens, float *logits);
+} hd_decode_info;
 
 /* The families of a pattern's cover, or else its rows. A family is a loop over `groups`; group g pairs queries with keys:
  *   query t at position q_start(g) + q_step t, below min(q_end(g), queries); it keeps the key indices u of
@@ -106,6 +123,8 @@ typedef struct hd_model_info {
     int weights; const hd_weight *weight;
     int (*pack)(const hd_memory *, const hd_threads *);       /* fills memory.packed from memory.weights; returns 0, or -1 as entries do */
     int entries; const hd_entry_info *entry;
+    const hd_decode_info *decode;             /* NULL: not a causal language model, or one that cannot be decoded; then no_decode says why */
+    const char *no_decode;
     int patterns; const hd_pattern_info *pattern;
     int configs; const char *const (*config)[2];
     int attentions; const hd_attention_info *attention;
