@@ -1,0 +1,23 @@
+/* Shared by the files that write a model's C: names.c, header.c, model.c, info.c. */
+#ifndef HD_EMIT_WRITE_H
+#define HD_EMIT_WRITE_H
+
+#include "emit.h"
+
+const char *hd_emit_upper(const char *text);                               /* as the constants of C are spelled */
+void hd_emit_file(hd_model *, const char *name, const char *text, bool header);
+const char *hd_emit_banner(const hd_model *, const char *what);            /* the first lines of a file's opening comment */
+
+/* What stands for an entry where the weights are packed. */
+extern const hd_entry hd_emit_pack_entry;
+static inline bool hd_emit_trains(const hd_entry *e) { return e->effects > 0; }
+const char *hd_emit_argument(const hd_entry *, int k);                     /* C name of argument k: inputs, then outputs */
+const char *hd_emit_function(const hd_entry *);                            /* C name after the prefix */
+const char *hd_emit_type(const hd_node *);                                 /* of an element: float or int32_t */
+void hd_emit_prototype(hd_text *, const hd_model *, const hd_entry *);
+
+void hd_emit_header(hd_model *);                                           /* header.c: MODEL.h */
+void hd_emit_info(hd_model *, const char *compiler);                       /* info.c: MODEL_info.c */
+void hd_emit_tokenizer(hd_model *);                                        /* info.c: MODEL_tokenizer.c and .bin */
+
+#endif
