@@ -8,7 +8,10 @@
 #include <string.h>
 
 enum { LONGEST = 64,      /* steps that repeat together */
-       LEAST = 3 };       /* repetitions worth a loop */
+       LEAST = 3,         /* repetitions worth a loop */
+       UNASKED = 8 };     /* calls in a row without a look at the cancel flag: about a layer's */
+
+static const char ask[] = "if (hd_cancelled(memory->cancel)) return HD_CANCELLED;\n";
 
 /* An argument's text around its offset; without one, all is head. */
 typedef struct parts { size_t head; int64_t number; const char *tail; } parts;
@@ -73,14 +76,19 @@ static void add_call(hd_text *out, const char *indent, const hd_call *call, cons
 int hd_emit_calls(hd_text *out, const hd_call *call, int calls, int most)
 {
     int k = 0;
-    for (int lines = 0; k < calls && lines < most; ) {
+    for (int lines = 0, unasked = UNASKED; k < calls && lines < most; ) {
         int length = 1, times = 1;
         for (int n = 1; n <= LONGEST && LEAST * n <= calls - k && times == 1; n++) {
             const int r = repetitions(&call[k], n, calls - k);
             if (r >= LEAST) length = n, times = r;
         }
-        if (times > 1) {
+        const bool loop = times > 1, may_stop = call[k + length * times - 1].may_stop;
+        unasked += length;
+        if (may_stop && !loop && unasked > UNASKED) hd_text_add(out, "    %s", ask), unasked = length;
+        if (may_stop && loop) unasked = 0;
+        if (loop) {
             hd_text_add(out, "    for (int i = 0; i < %d; i++) {\n", times);
+            if (may_stop) hd_text_add(out, "        %s", ask);
             for (int i = 0; i < length; i++) add_call(out, "        ", &call[k + i], &call[k + length + i]);
             hd_text_add(out, "    }\n");
         } else {

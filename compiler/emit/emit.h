@@ -29,8 +29,8 @@ typedef struct hd_model {
 
 /* Fills model->file: NAME.h, NAME.c, NAME_kernels.h, NAME_KIND_*.c, and NAME_info.c where `info` is asked for; NAME is kernels.prefix. */
 void hd_emit(hd_model *, hd_expander *, bool info, const char *compiler);
-/* One kernel call of an entry: C texts of its arguments after `run`. */
-typedef struct hd_call { const char *comment, *kernel; int arguments; const char **argument; } hd_call;
+/* One kernel call of an entry: C texts of its arguments after `run`; whether a cancelled entry may return before it. */
+typedef struct hd_call { const char *comment, *kernel; int arguments; const char **argument; bool may_stop; } hd_call;
 /* At most about `most` lines; returns how many calls they make. */
 int hd_emit_calls(hd_text *, const hd_call *, int calls, int most);
 

@@ -17,6 +17,37 @@ static const char *dims(const hd_shape *s)
     return out.data;
 }
 
+static const char conduct[] =
+    " * Memory. The caller owns every byte, as blocks aligned to 64 bytes of the sizes below, named in a MODEL_memory. Nothing is allocated,\n"
+    " * printed, or kept between calls; there is no state but what these blocks hold, and no clean-up. All may be freed or copied between calls.\n"
+    " * Threads. Functions are re-entrant: any number of threads may call at once, as long as none writes what another uses. Weights and packed\n"
+    " * weights can be shared by all callers of entries that do not train; each call in flight needs a scratch (and a cache, a state) of its own.\n"
+    " * Inside a call, work is spread over the threads lent to it. Results are the same bits for any number of them.\n"
+    " * Errors. Functions return HD_OK, or a negative hd_error before they have written anything. Only a cancelled call has: its outputs, its\n"
+    " * gradients (begin the step again with hyper accumulate = 0) and what pack was writing are then unfinished, weights and moments as before.\n"
+    " * Cancelling. Any thread may set *memory->cancel (by an atomic store; a signal handler, too): the call returns HD_CANCELLED within about a\n"
+    " * layer's time. A training step that has begun to change the weights ends as usual. The flag is only read; the caller clears it.\n */\n";
+
+/* Shared by all models that a program includes, as in runtime/core/hd_core.h. */
+static const char shared[] =
+    "\n/* What the functions below return. Shared by all models of a program, as is hd_threads. */\n"
+    "#ifndef HD_ERRORS_DEFINED\n#define HD_ERRORS_DEFINED\nenum hd_error {\n"
+    "    HD_OK = 0,\n"
+    "    HD_ERROR_THREADS = -1,         /* threads->count is below 1 */\n"
+    "    HD_ERROR_SCRATCH = -2,         /* scratch is missing or not aligned to 64 bytes */\n"
+    "    HD_ERROR_SCRATCH_BYTES = -3,   /* scratch_bytes is less than this entry needs with so many threads */\n"
+    "    HD_ERROR_MEMORY = -4,          /* weights, state, packed or cache is needed, and missing or not aligned to 64 bytes */\n"
+    "    HD_ERROR_CACHE = -5,           /* the cache was not started, or is another model's */\n"
+    "    HD_ERROR_POSITIONS = -6,       /* the sequence has no position left */\n"
+    "    HD_ERROR_ARGUMENT = -7,        /* an argument is missing or out of range: a count, a stream, a token id */\n"
+    "    HD_CANCELLED = -8              /* *memory->cancel was set: the call ended early */\n"
+    "};\n#endif\n"
+    "\n/* Threads, lent by the caller; NULL wherever it is taken: the calling thread alone. An application's own pool serves as well as the one in\n"
+    " * these files: run calls task(argument, slot, thread) once for every slot in [0, slots), in any order, at most `count` at a time, each of\n"
+    " * these with another thread < count, and returns when all have returned. */\n"
+    "#ifndef HD_THREADS_DEFINED\n#define HD_THREADS_DEFINED\ntypedef struct hd_threads {\n    void *context;\n    int count;\n"
+    "    void (*run)(void *context, void (*task)(void *argument, int slot, int thread), void *argument, int slots);\n} hd_threads;\n#endif\n\n";
+
 void hd_emit_header(hd_model *m)
 {
     const hd_graph *g = m->graph;
@@ -24,12 +55,7 @@ void hd_emit_header(hd_model *m)
     hd_text out = { 0 };
     const char *tuned = hd_tuning_note(m->kernels.tuning);
     hd_text_add(&out, "/* %s.h: %s%s%s\n *\n", m->kernels.prefix, hd_emit_banner(m, "The whole interface of one model."), *tuned ? "\n * " : "", tuned);
-    hd_text_add(&out,
-        " * The caller owns every byte. Weights, packed weights, state and scratch are 64-byte aligned blocks of the sizes below; nothing is\n"
-        " * allocated, printed or kept between calls. Functions are re-entrant: several threads may call at once, each with its own scratch\n"
-        " * (and, for training, its own weights and state). Results are the same bits for any number of threads.\n"
-        " * Every function returns 0, or -1 when threads->count is below 1, the scratch is not 64-byte aligned, or there are no packed weights\n"
-        " * where they are read; then nothing was written.\n */\n");
+    hd_text_add(&out, "%s", conduct);
     hd_text_add(&out, "#ifndef HEDDLE_%s_H\n#define HEDDLE_%s_H\n\n#include <stddef.h>\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", up, up);
     if (g->length) constant(&out, hd_format("%s_LENGTH", up), g->length, "positions of one sequence");
     if (g->vocab) constant(&out, hd_format("%s_VOCAB", up), g->vocab, "token ids are 0 .. VOCAB - 1");
@@ -48,17 +74,20 @@ void hd_emit_header(hd_model *m)
     }
     constant(&out, hd_format("%s_SCRATCH_BYTES", up), scratch, "enough for any entry, plus");
     constant(&out, hd_format("%s_THREAD_BYTES", up), local, "this for each thread");
-    hd_text_add(&out,
-        "\n/* Threads, lent by the caller; NULL wherever it is taken: the calling thread alone. Shared by all models of a program.\n"
-        " * run calls task(argument, slot, thread) once for every slot in [0, slots), thread < count, and returns when all have returned. */\n"
-        "#ifndef HD_THREADS_DEFINED\n#define HD_THREADS_DEFINED\ntypedef struct hd_threads {\n    void *context;\n    int count;\n"
-        "    void (*run)(void *context, void (*task)(void *argument, int slot, int thread), void *argument, int slots);\n} hd_threads;\n#endif\n\n");
-    hd_text_add(&out, "typedef struct %s_memory {\n    void *weights;      /* %s_WEIGHTS_BYTES; written only by entries that train */\n"
-                      "    void *state;        /* %s_STATE_BYTES, zeroed before the first step; NULL for entries that do not train */\n"
-                      "    void *scratch;      /* SCRATCH_BYTES + threads * THREAD_BYTES; contents never matter between calls */\n"
-                      "    void *packed;       /* %s_PACKED_BYTES, written by %s_pack only; NULL for entries that do not read it */\n} %s_memory;\n\n", m->kernels.prefix, up, up, up, m->kernels.prefix, m->kernels.prefix);
+    hd_text_add(&out, "%s", shared);
+    const char *name = m->kernels.prefix;
+    hd_text_add(&out, "typedef struct %s_memory {\n"
+                      "    void *weights;          /* %s_WEIGHTS_BYTES, laid out as below; written only by entries that train */\n"
+                      "    void *state;            /* %s_STATE_BYTES, zeroed before the first step; NULL for entries that do not train */\n"
+                      "    void *scratch;          /* an entry's SCRATCH_BYTES + threads * its THREAD_BYTES; contents never matter between calls */\n"
+                      "    void *packed;           /* %s_PACKED_BYTES, written by %s_pack only; NULL for entries that do not read it */\n"
+                      "    void *cache;            /* sequences being decoded; NULL for entries that do not read it */\n"
+                      "    size_t scratch_bytes;   /* what scratch points to */\n"
+                      "    const volatile int *cancel;      /* NULL, or a flag that ends the call when it is not 0 */\n"
+                      "} %s_memory;\n\n", name, up, up, up, name, name);
+    hd_text_add(&out, "/* What a returned number means, as text in English: \"the scratch memory is too small\". */\nconst char *%s_error(int error);\n\n", name);
     hd_text_add(&out, "/* %s\nint %s_pack(const %s_memory *memory, const hd_threads *threads);\n\n",
-                m->packing.bytes ? "pack\n * Fills memory->packed from memory->weights; reads no other member. To be called once after weights were loaded or changed,\n"
+                m->packing.bytes ? "pack\n * Fills memory->packed from memory->weights; needs no other member. To be called once after weights were loaded or changed,\n"
                                    " * before entries that read packed weights. One packed copy serves any number of callers at once.\n */"
                                  : "pack\n * No entry of this model reads packed weights: there is nothing to do, and memory->packed may be NULL.\n */", m->kernels.prefix, m->kernels.prefix);
     for (int i = 0; i < m->programs; i++) {

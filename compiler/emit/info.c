@@ -97,11 +97,11 @@ void hd_emit_info(hd_model *m, const char *compiler)
         tensors(&out, hd_format("outputs_%d", i), e->outputs, name, node);
         emit_steps(&out, p, i);
         hd_text_add(&out, "static int call_%d(const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)\n{\n", i);
-        hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch, memory->packed };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", m->kernels.prefix, m->kernels.prefix, hd_emit_function(e));
+        hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch, memory->packed, memory->cache, memory->scratch_bytes, memory->cancel };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", m->kernels.prefix, m->kernels.prefix, hd_emit_function(e));
         for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(&out, ", tensor[%d]", k);
         hd_text_add(&out, "%s);\n}\n\n", e->causal ? ", sequences, used" : "");
     }
-    hd_text_add(&out, "static int pack(const hd_memory *memory, const hd_threads *threads)\n{\n    const %s_memory own = { .weights = memory->weights, .packed = memory->packed };\n    return %s_pack(&own, threads);\n}\n\n", m->kernels.prefix, m->kernels.prefix);
+    hd_text_add(&out, "static int pack(const hd_memory *memory, const hd_threads *threads)\n{\n    const %s_memory own = { .weights = memory->weights, .packed = memory->packed, .cancel = memory->cancel };\n    return %s_pack(&own, threads);\n}\n\n", m->kernels.prefix, m->kernels.prefix);
     hd_text_add(&out, "static const hd_entry_info entries[] = {\n");
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];

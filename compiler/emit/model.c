@@ -47,7 +47,7 @@ static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, con
     for (int k = 0; k < p->steps; ) {
         hd_text body = { 0 };
         k += hd_emit_calls(&body, &call[k], p->steps - k, PART_LINES);
-        hd_text_add(out, "static void %s_part_%d(const %s_arguments *all)\n{\n    const hd_run run = all->run;\n", entry, ++number, entry);
+        hd_text_add(out, "static int %s_part_%d(const %s_arguments *all)\n{\n    const hd_run run = all->run;\n", entry, ++number, entry);
         hd_text_add(out, "    const %s_memory *const memory = all->memory;\n    unsigned char *const scratch = all->scratch;\n    (void)memory, (void)scratch;\n", m->kernels.prefix);
         for (int i = 0; i < e->inputs + e->outputs; i++) {
             const char *name = hd_emit_argument(e, i);
@@ -56,8 +56,70 @@ static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, con
             hd_text_add(out, "    %s%s *const %s = all->%s;\n    (void)%s;\n", input ? "const " : "", hd_emit_type(input ? e->input[i] : e->output[i - e->inputs].node), name, name, name);
         }
         if (p->row_limited) hd_text_add(out, "    const int sequences = all->sequences, used = all->used, rows = all->rows;\n    (void)sequences, (void)used, (void)rows;\n");
-        hd_text_add(out, "%s}\n\n", body.data);
+        hd_text_add(out, "%s    return HD_OK;\n}\n\n", body.data);
     }
+}
+
+/* Ids beyond the table that they index, by an input as it is: the other uses of integers give every number a meaning. */
+static int64_t id_limit(const hd_graph *g, const hd_node *input)
+{
+    int64_t limit = INT32_MAX;
+    for (int i = 0; i < g->nodes; i++) {
+        const hd_node *n = g->node[i];
+        if (n->op != HD_OP_embedding) continue;
+        const hd_node *ids = n->input[1];
+        while (ids->op == HD_OP_reshape) ids = ids->input[0];
+        if (ids == input && n->input[0]->shape.size[0] < limit) limit = n->input[0]->shape.size[0];
+    }
+    return limit;
+}
+
+/* All that can be wrong with a call, before anything is written. */
+static void emit_checks(hd_text *out, const hd_model *m, const hd_program *p)
+{
+    static const struct { hd_area area; const char *name; } areas[] = {
+        { HD_AREA_WEIGHTS, "weights" }, { HD_AREA_GRADIENTS, "state" }, { HD_AREA_MOMENT_1, "state" }, { HD_AREA_MOMENT_2, "state" }, { HD_AREA_PACKED, "packed" },
+    };
+    const hd_graph *g = m->graph;
+    const hd_entry *e = p->entry;
+    const char *up = hd_emit_upper(m->kernels.prefix), *entry = hd_emit_upper(e->name);
+    if (p == &m->packing.program) hd_text_add(out, "    if (threads && threads->count < 1) return HD_ERROR_THREADS;\n");
+    else hd_text_add(out, "    const int error = hd_check_call(threads, scratch, memory->scratch_bytes, %s_%s_SCRATCH_BYTES, %s_%s_THREAD_BYTES);\n    if (error) return error;\n", up, entry, up, entry);
+    const char *before = "";
+    for (unsigned i = 0; i < sizeof areas / sizeof *areas; i++) {
+        bool used = false;
+        for (int k = 0; k < p->steps; k++)
+            for (int a = 0; a < p->step[k].arguments; a++) used = used || (p->step[k].argument[a].view.buffer && p->step[k].argument[a].view.buffer->area == areas[i].area);
+        if (used && strcmp(areas[i].name, before)) hd_text_add(out, "    if (hd_bad_area(memory->%s)) return HD_ERROR_MEMORY;\n", before = areas[i].name);
+    }
+    if (e->inputs + e->outputs) hd_text_add(out, "    if (");
+    for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(out, "%s!%s", k ? " || " : "", hd_emit_argument(e, k));
+    if (e->inputs + e->outputs) hd_text_add(out, ") return HD_ERROR_ARGUMENT;\n");
+    if (e->causal) {
+        const long long batch = (long long)g->batch, length = (long long)g->length;
+        hd_text_add(out, "    if (sequences < 0 || sequences > %lld || used < 0 || used > %lld) return HD_ERROR_ARGUMENT;\n    if (!sequences) sequences = %lld;\n    if (!used) used = %lld;\n",
+                    batch, length, batch, length);
+    }
+    for (int k = 0; k < e->inputs; k++) {
+        const hd_shape *s = &e->input[k]->shape;
+        const int64_t limit = e->input[k]->dtype == HD_I32 ? id_limit(g, e->input[k]) : INT32_MAX, elements = hd_elements(s);
+        if (limit == INT32_MAX) continue;
+        const bool limited = e->causal && s->rank == 2 && s->size[0] == g->batch && s->size[1] == g->length;
+        if (limited) hd_text_add(out, "    if (hd_bad_ids(%s, sequences, used, %lld, %lld)) return HD_ERROR_ARGUMENT;\n", hd_emit_argument(e, k), (long long)g->length, (long long)limit);
+        else hd_text_add(out, "    if (hd_bad_ids(%s, 1, %lld, 0, %lld)) return HD_ERROR_ARGUMENT;\n", hd_emit_argument(e, k), (long long)elements, (long long)limit);
+    }
+}
+
+/* Where a cancelled entry can no longer stop: weights change from this step on, all or none. */
+static int first_change(const hd_program *p)
+{
+    for (int k = 0; k < p->steps; k++)
+        for (int a = 0; a < p->step[k].arguments; a++) {
+            const hd_argument *x = &p->step[k].argument[a];
+            const hd_area area = x->view.buffer ? x->view.buffer->area : HD_AREA_SCRATCH;
+            if (x->writes && (area == HD_AREA_WEIGHTS || area == HD_AREA_MOMENT_1 || area == HD_AREA_MOMENT_2)) return k;
+        }
+    return p->steps;
 }
 
 /* One function: checks, then the calls. */
@@ -67,9 +129,10 @@ static void emit_program(hd_text *out, const hd_model *m, const hd_program *p)
     const hd_entry *e = p->entry;
     const char *up = hd_emit_upper(m->kernels.prefix), *entry = hd_emit_upper(e->name);
     hd_call *call = HD_NEW_ARRAY(hd_call, p->steps);
+    const int change = first_change(p);
     for (int k = 0; k < p->steps; k++) {
         const hd_step *s = &p->step[k];
-        call[k] = (hd_call){ hd_format("%s   %s:%d  %s", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops)), s->kernel->name, s->arguments, HD_NEW_ARRAY(const char *, s->arguments) };
+        call[k] = (hd_call){ hd_format("%s   %s:%d  %s", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops)), s->kernel->name, s->arguments, HD_NEW_ARRAY(const char *, s->arguments), k <= change };
         for (int a = 0; a < s->arguments; a++) call[k].argument[a] = s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]);
     }
     hd_text body = { 0 };
@@ -77,28 +140,24 @@ static void emit_program(hd_text *out, const hd_model *m, const hd_program *p)
     const bool parts = done < p->steps;
     if (parts) emit_parts(out, m, p, call);
     hd_emit_prototype(out, m, e);
-    if (p == &m->packing.program) {
-        hd_text_add(out, "\n{\n    if ((threads && threads->count < 1) || !memory->packed) return -1;\n    const hd_run run = { threads, NULL, 0 };\n");
-        if (parts) hd_text_add(out, "    unsigned char *const scratch = NULL;\n");
-    } else {
-        hd_text_add(out, "\n{\n    unsigned char *const scratch = memory->scratch;\n    if ((threads && threads->count < 1) || (uintptr_t)scratch %% 64%s) return -1;\n", p->reads_packed ? " || !memory->packed" : "");
-        hd_text_add(out, "    const hd_run run = { threads, scratch + %s_%s_SCRATCH_BYTES, %s_%s_THREAD_BYTES };\n", up, entry, up, entry);
-    }
-    if (e->causal) {
-        hd_text_add(out, "    if (sequences < 1 || sequences > %lld) sequences = %lld;\n    if (used < 1 || used > %lld) used = %lld;\n", (long long)g->batch, (long long)g->batch, (long long)g->length, (long long)g->length);
-        if (p->row_limited) hd_text_add(out, "    const int rows = (sequences - 1) * %lld + used;\n", (long long)g->length);
-        else hd_text_add(out, "    (void)sequences, (void)used;\n");
-    }
+    const bool packs = p == &m->packing.program;
+    hd_text_add(out, "\n{\n");
+    if (!packs || parts) hd_text_add(out, "    unsigned char *const scratch = %s;\n", packs ? "NULL" : "memory->scratch");
+    emit_checks(out, m, p);
+    if (packs) hd_text_add(out, "    const hd_run run = { threads, NULL, 0 };\n");
+    else if (!p->scratch_bytes) hd_text_add(out, "    const hd_run run = { threads, scratch, %s_%s_THREAD_BYTES };\n", up, entry);
+    else hd_text_add(out, "    const hd_run run = { threads, scratch + %s_%s_SCRATCH_BYTES, %s_%s_THREAD_BYTES };\n", up, entry, up, entry);
+    if (p->row_limited) hd_text_add(out, "    const int rows = (sequences - 1) * %lld + used;\n", (long long)g->length);
     if (parts) {
         hd_text_add(out, "    const %s_arguments all = { run, memory, scratch", hd_emit_function(e));
         for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(out, ", %s", hd_emit_argument(e, k));
         hd_text_add(out, "%s };\n", p->row_limited ? ", sequences, used, rows" : "");
         int count = 0;
-        for (int k = 0; k < p->steps; k += hd_emit_calls(&(hd_text){ 0 }, &call[k], p->steps - k, PART_LINES)) hd_text_add(out, "    %s_part_%d(&all);\n", hd_emit_function(e), ++count);
+        for (int k = 0; k < p->steps; k += hd_emit_calls(&(hd_text){ 0 }, &call[k], p->steps - k, PART_LINES)) hd_text_add(out, "    if (%s_part_%d(&all)) return HD_CANCELLED;\n", hd_emit_function(e), ++count);
     } else {
         hd_text_add(out, "\n%s", body.data ? body.data : "");
     }
-    hd_text_add(out, "    return 0;\n}\n\n");
+    hd_text_add(out, "    return HD_OK;\n}\n\n");
 }
 
 static void emit_entries(hd_model *m)
@@ -122,8 +181,9 @@ static void emit_entries(hd_model *m)
         emit_program(&out, m, &m->packing.program);
     } else {
         hd_emit_prototype(&out, m, &hd_emit_pack_entry);
-        hd_text_add(&out, "\n{\n    (void)memory;\n    return threads && threads->count < 1 ? -1 : 0;\n}\n\n");
+        hd_text_add(&out, "\n{\n    (void)memory;\n    return threads && threads->count < 1 ? HD_ERROR_THREADS : HD_OK;\n}\n\n");
     }
+    hd_text_add(&out, "const char *%s_error(int error) { return hd_error_text(error); }\n", m->kernels.prefix);
     hd_emit_file(m, hd_format("%s.c", m->kernels.prefix), out.data, false);
 }
 

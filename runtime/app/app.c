@@ -188,7 +188,14 @@ size_t hd_app_packed_bytes(const hd_entry_info *entry) { return entry->packed ? 
 
 void hd_app_pack(const hd_entry_info *entry, const hd_memory *memory, const hd_threads *threads)
 {
-    if (entry->packed && hd_model.pack(memory, threads) != 0) hd_app_fail("%s: packing the weights was refused", hd_model.name);
+    const int error = entry->packed ? hd_model.pack(memory, threads) : HD_OK;
+    if (error) hd_app_fail("%s: packing the weights: %s", hd_model.name, hd_error_text(error));
+}
+
+void hd_app_call(const hd_entry_info *entry, const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)
+{
+    const int error = entry->call(memory, threads, tensor, sequences, used);
+    if (error) hd_app_fail("%s: %s: %s", hd_model.name, entry->name, hd_error_text(error));
 }
 
 hd_pool *hd_app_pool(int threads)

@@ -48,6 +48,9 @@ size_t hd_app_scratch_bytes(const hd_entry_info *, int threads);
 size_t hd_app_packed_bytes(const hd_entry_info *);
 void hd_app_pack(const hd_entry_info *, const hd_memory *, const hd_threads *);
 
+/* Calls the entry; fails with its reason if it refuses. */
+void hd_app_call(const hd_entry_info *, const hd_memory *, const hd_threads *, void *const *tensor, int sequences, int used);
+
 struct hd_pool;
 struct hd_pool *hd_app_pool(int threads);                                  /* fails with a message */
 

@@ -275,12 +275,12 @@ static void make_room(hd_attention_view *view)
 
 static void run_forward(hd_attention_view *view, const hd_entry_info *entry, int threads)
 {
-    hd_memory memory = { 0 };
+    hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, threads) };
     void *block, *tensor[entry->inputs + entry->outputs];
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
         { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
-        { "scratch", hd_app_scratch_bytes(entry, threads), &memory.scratch },
+        { "scratch", memory.scratch_bytes, &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
     hd_app_map_areas(area, 4);
@@ -291,7 +291,7 @@ static void run_forward(hd_attention_view *view, const hd_entry_info *entry, int
     hd_app_pack(entry, &memory, hd_pool_threads(pool));
     watch w = { .inner = hd_pool_threads(pool), .memory = &memory, .tensor = tensor, .view = view };
     const hd_threads watched = { &w, w.inner->count, watched_run };
-    entry->call(&memory, &watched, tensor, entry->causal ? 1 : 0, entry->causal ? (int)view->used : 0);
+    hd_app_call(entry, &memory, &watched, tensor, entry->causal ? 1 : 0, entry->causal ? (int)view->used : 0);
     hd_progress_end();
     if (w.step != entry->steps || w.layer != hd_model.attentions) hd_app_fail("attention: entry forward made %d kernel calls, its table lists %d", w.step, entry->steps);
     hd_pool_free(pool);

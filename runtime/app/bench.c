@@ -66,8 +66,8 @@ static const hd_entry_info *source_of(const hd_entry_info *entry, int input)
 static void call_source(const hd_entry_info *source, const hd_entry_info *entry, const hd_memory *memory, const hd_threads *threads, void **tensor)
 {
     void *block, *own[source->inputs + source->outputs];
-    hd_memory with = { .weights = memory->weights };
-    hd_area area[] = { { "tensors", hd_app_tensors_bytes(source), &block }, { "scratch", hd_app_scratch_bytes(source, threads->count), &with.scratch },
+    hd_memory with = { .weights = memory->weights, .scratch_bytes = hd_app_scratch_bytes(source, threads->count) };
+    hd_area area[] = { { "tensors", hd_app_tensors_bytes(source), &block }, { "scratch", with.scratch_bytes, &with.scratch },
                        { "packed weights", hd_app_packed_bytes(source), &with.packed } };
     hd_app_map_areas(area, 3);
     hd_app_pack(source, &with, threads);
@@ -76,7 +76,7 @@ static void call_source(const hd_entry_info *source, const hd_entry_info *entry,
         int mine = hd_app_find(entry->input, entry->inputs, source->input[i].name);
         memcpy(own[i], tensor[mine], hd_app_tensor_bytes(&source->input[i]));
     }
-    source->call(&with, threads, own, 0, 0);
+    hd_app_call(source, &with, threads, own, 0, 0);
     for (int i = 0; i < source->outputs; i++) {
         int mine = hd_app_find(entry->input, entry->inputs, source->output[i].name);
         if (mine >= 0 && hd_app_tensor_bytes(&entry->input[mine]) == hd_app_tensor_bytes(&source->output[i]))
@@ -237,7 +237,7 @@ static void answer(const hd_entry_info *entry, const hd_memory *memory, const hd
     char line[256];
     hd_peak peak;
     if (!hd_peak_start(&peak, threads->count, 0)) hd_app_fail("out of memory: %.1f MB are needed to measure this machine", (double)peak.memory_bytes / 1e6);
-    entry->call(memory, threads, tensor, 0, 0);
+    hd_app_call(entry, memory, threads, tensor, 0, 0);
     printf("ready\t%.0f\n", entry->flops);
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
@@ -246,7 +246,7 @@ static void answer(const hd_entry_info *entry, const hd_memory *memory, const hd
         all = hd_app_seconds();
         do {
             double begun = call_seconds(threads->count);
-            entry->call(memory, threads, tensor, 0, 0);
+            hd_app_call(entry, memory, threads, tensor, 0, 0);
             times[calls++] = call_seconds(threads->count) - begun;
         } while (calls < MOST && hd_app_seconds() - all < 0.1);
         for (int i = 0; i < PEAK_SAMPLES; i++) peaks[PEAK_SAMPLES + i] = hd_peak_fma(&peak, threads);
@@ -263,7 +263,7 @@ static void measure(result *r, const hd_memory *memory, const hd_threads *thread
     profiler p = { .inner = threads, .steps = entry->steps, .seconds = hd_app_alloc((size_t)(entry->steps + 1) * sizeof(double)) };
     const hd_threads wrapped = { &p, threads->count, profiled_run };
     double begun = hd_app_seconds();
-    entry->call(memory, &wrapped, tensor, 0, 0);                 /* pages and caches; not counted */
+    hd_app_call(entry, memory, &wrapped, tensor, 0, 0);                 /* pages and caches; not counted */
     double each = hd_app_seconds() - begun;
     if (p.step != entry->steps) hd_app_fail("bench: entry %s made %d kernel calls, its table lists %d", entry->name, p.step, entry->steps);
     int per_round = (int)(budget / ROUNDS / (each + 1e-9)), limit = MOST_REPETITIONS / ROUNDS;
@@ -283,7 +283,7 @@ static void measure(result *r, const hd_memory *memory, const hd_threads *thread
             if (i < 0 && per_round < 3) continue;
             p.step = 0;
             begun = hd_app_seconds();
-            entry->call(memory, &wrapped, tensor, 0, 0);
+            hd_app_call(entry, memory, &wrapped, tensor, 0, 0);
             const double passed = hd_app_seconds() - begun - clock * (1 + 2 * entry->steps);
             if (i < 0) continue;
             totals[done] = outside[done] = passed;
@@ -344,13 +344,13 @@ int hd_command_bench(int argc, char **argv)
     const hd_entry_info *entry = name ? hd_app_entry(name) : hd_app_entry_or_null("train_step");
     if (!entry) entry = &hd_model.entry[0];
 
-    hd_memory memory = { 0 };
+    hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, (int)threads) };
     void *block, *tensor[entry->inputs + entry->outputs + 1];
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
         { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "gradients and moments", entry->trains ? hd_model.state_bytes : 0, &memory.state },
-        { "scratch", hd_app_scratch_bytes(entry, (int)threads), &memory.scratch },
+        { "scratch", memory.scratch_bytes, &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
     hd_app_map_areas(area, 5);

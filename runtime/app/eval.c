@@ -46,12 +46,12 @@ int hd_command_eval(int argc, char **argv)
 
     const hd_entry_info *loss = hd_app_entry("loss");
     hd_data data = hd_data_open(path, u16 ? 2 : u32 ? 4 : 0, held_out);
-    hd_memory memory = { 0 };
+    hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(loss, (int)threads) };
     void *block;
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
         { "packed weights", hd_app_packed_bytes(loss), &memory.packed },
-        { "scratch", hd_app_scratch_bytes(loss, (int)threads), &memory.scratch },
+        { "scratch", memory.scratch_bytes, &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(loss), &block },
     };
     hd_app_map_areas(area, 4);

@@ -28,6 +28,8 @@ typedef struct hd_memory {
     void *scratch;             /* entry.scratch_bytes + threads * entry.local_bytes; contents never matter between calls */
     void *packed;              /* model.packed_bytes, written by model.pack; NULL for entries that do not read it */
     void *cache;               /* decode.cache_bytes: the streams that prefill and step continue; NULL for other entries */
+    size_t scratch_bytes;      /* what scratch points to */
+    const volatile int *cancel;   /* NULL, or a flag that any thread may set: entries look at it between layers, and return */
 } hd_memory;
 
 typedef struct hd_entry_info {
@@ -37,15 +39,14 @@ typedef struct hd_entry_info {
     size_t scratch_bytes, local_bytes, lower_bound_bytes;   /* lower bound: most bytes live at once, whatever the plan */
     bool causal, trains, packed;                            /* packed: reads memory.packed */
     /* tensors: inputs then outputs. sequences, used: how many of the leading batch rows and of their positions matter
-     * (causal entries; 0: all). Returns 0, or -1 when threads->count is below 1 or memory.packed
-     * is missing. */
+     * (causal entries; 0: all). Returns HD_OK, or an hd_error (hd_core.h): nothing was written then, unless it was cancelled. */
     int (*call)(const hd_memory *, const hd_threads *, void *const *tensors, int sequences, int used);
     int steps; const int32_t *kind; const hd_step *step;      /* call i is like step[kind[i]] */
     double flops;
 } hd_entry_info;
 
 /* Decoding with a cache. memory.cache holds `streams` independent sequences, each at a position of its own; it is plain bytes, so that
- * a copy of it is a saved state. All functions return 0, or a negative number as entries do. */
+ * a copy of it is a saved state. All functions return HD_OK, or an hd_error as entries do. */
 typedef struct hd_decode_info {
     int streams;
     int64_t chunk;             /* prefill computes so many positions at once; it takes any number of tokens */
@@ -121,7 +122,7 @@ typedef struct hd_model_info {
     int64_t parameters;
     size_t weights_bytes, packed_bytes, state_bytes;
     int weights; const hd_weight *weight;
-    int (*pack)(const hd_memory *, const hd_threads *);       /* fills memory.packed from memory.weights; returns 0, or -1 as entries do */
+    int (*pack)(const hd_memory *, const hd_threads *);       /* fills memory.packed from memory.weights; returns as entries do */
     int entries; const hd_entry_info *entry;
     const hd_decode_info *decode;             /* NULL: not a causal language model, or one that cannot be decoded; then no_decode says why */
     const char *no_decode;

@@ -87,13 +87,13 @@ int hd_command_run(int argc, char **argv)
     if (weights_out) hd_file_check(weights_out);
     if (state_out) hd_file_check(state_out);
 
-    hd_memory memory = { 0 };
+    hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, (int)threads) };
     void *block, *tensor[entry->inputs + entry->outputs + 1];
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
         { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "gradients and moments", entry->trains ? hd_model.state_bytes : 0, &memory.state },
-        { "scratch", hd_app_scratch_bytes(entry, (int)threads), &memory.scratch },
+        { "scratch", memory.scratch_bytes, &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
     hd_app_map_areas(area, 5);
@@ -109,7 +109,7 @@ int hd_command_run(int argc, char **argv)
     if (state_in) read_state(state_in, memory.state);
     hd_app_pack(entry, &memory, hd_pool_threads(pool));
 
-    if (entry->call(&memory, hd_pool_threads(pool), tensor, (int)sequences, (int)used) != 0) hd_app_fail("run: entry %s refused its arguments", name);
+    hd_app_call(entry, &memory, hd_pool_threads(pool), tensor, (int)sequences, (int)used);
     hd_pool_free(pool);
 
     if (out) {

@@ -80,12 +80,12 @@ int hd_command_sample(int argc, char **argv)
     const hd_entry_info *entry = hd_app_entry("forward");
     if (!entry->causal) hd_app_fail("sample: %s is not causal: its positions read later ones, so it cannot continue a text", hd_model.name);
 
-    hd_memory memory = { 0 };
+    hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, (int)threads) };
     void *block, *tensor[entry->inputs + entry->outputs];
     hd_area area[] = {
         { "weights", hd_model.weights_bytes, &memory.weights },
         { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
-        { "scratch", hd_app_scratch_bytes(entry, (int)threads), &memory.scratch },
+        { "scratch", memory.scratch_bytes, &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
     hd_app_map_areas(area, 4);
@@ -112,7 +112,7 @@ int hd_command_sample(int argc, char **argv)
             memmove(tokens, tokens + (length - used), (size_t)used * sizeof *tokens);
             rows = used + 1 - hd_model.ahead;
         }
-        entry->call(&memory, hd_pool_threads(pool), tensor, 1, (int)rows);
+        hd_app_call(entry, &memory, hd_pool_threads(pool), tensor, 1, (int)rows);
         int32_t id = draw(logits + (rows - 1) * vocab, vocab, temperature, top_k, top_p, hd_app_unit(hd_app_random((uint64_t)seed, (uint64_t)i, 0)), order);
         hd_text_print(&printer, id);
         if (used == length) {        /* full: the older half goes */

@@ -38,7 +38,7 @@ hd_score hd_score_windows(const hd_scorer *scorer, const hd_memory *memory, cons
         /* a model whose rows may read each other gets the whole batch: the last rows then repeat, uncounted */
         for (int64_t row = rows; row < batch; row++) fill_row(scorer, data, span[0], row);
         bool causal = scorer->entry->causal;
-        scorer->entry->call(memory, threads, scorer->tensor, causal ? (int)rows : 0, causal ? (int)length : 0);
+        hd_app_call(scorer->entry, memory, threads, scorer->tensor, causal ? (int)rows : 0, causal ? (int)length : 0);
         const float *nll = scorer->tensor[scorer->nll];
         for (int64_t row = 0; row < rows; row++) {
             for (int64_t p = span[row].first; p < span[row].last; p++) score.nll += nll[row * length + (p - span[row].start - 1)];

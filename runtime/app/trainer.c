@@ -140,14 +140,14 @@ static void update_average(hd_trainer *t)
 
 bool hd_trainer_step(hd_trainer *t, bool (*interrupted)(void))
 {
-    const hd_memory memory = { .weights = t->memory.weights, .state = t->memory.state, .scratch = t->memory.scratch };
+    const hd_memory memory = { .weights = t->memory.weights, .state = t->memory.state, .scratch = t->memory.scratch, .scratch_bytes = hd_app_scratch_bytes(t->entry, t->threads->count) };
     int64_t micros = t->settings.batch / hd_model.batch;
     double sum = 0;
     for (int64_t micro = 0; micro < micros; micro++) {
         if (interrupted()) return false;
         set_hyper(t, micro, micros);
         set_tokens(t, micro);
-        t->entry->call(&memory, t->threads, t->tensor, 0, 0);
+        hd_app_call(t->entry, &memory, t->threads, t->tensor, 0, 0);
         float loss = *(const float *)t->tensor[t->loss], norm = *(const float *)t->tensor[t->norm];
         if (!isfinite(loss)) {
             diagnose(t, "the loss", (double)loss);
@@ -177,7 +177,8 @@ bool hd_trainer_finite(hd_trainer *t)
 
 bool hd_trainer_evaluate(hd_trainer *t, double *loss, bool *best)
 {
-    const hd_memory memory = { hd_trainer_result(t), NULL, t->memory.scratch, (char *)t->memory.scratch + loss_scratch(t->threads->count) };
+    const size_t scratch_bytes = loss_scratch(t->threads->count);
+    const hd_memory memory = { .weights = hd_trainer_result(t), .scratch = t->memory.scratch, .scratch_bytes = scratch_bytes, .packed = (char *)t->memory.scratch + scratch_bytes };
     *loss = NAN;
     *best = t->eval_spans == 0;
     if (t->eval_spans) {

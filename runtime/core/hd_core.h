@@ -25,6 +25,60 @@ typedef struct hd_threads {
 } hd_threads;
 #endif
 
+/* What the functions of a model return. Likewise shared. */
+#ifndef HD_ERRORS_DEFINED
+#define HD_ERRORS_DEFINED
+enum hd_error {
+    HD_OK = 0,
+    HD_ERROR_THREADS = -1,         /* threads->count is below 1 */
+    HD_ERROR_SCRATCH = -2,         /* scratch is missing or not aligned to 64 bytes */
+    HD_ERROR_SCRATCH_BYTES = -3,   /* scratch_bytes is less than this entry needs with so many threads */
+    HD_ERROR_MEMORY = -4,          /* weights, state, packed or cache is needed, and missing or not aligned to 64 bytes */
+    HD_ERROR_CACHE = -5,           /* the cache was not started, or is another model's */
+    HD_ERROR_POSITIONS = -6,       /* the sequence has no position left */
+    HD_ERROR_ARGUMENT = -7,        /* an argument is missing or out of range: a count, a stream, a token id */
+    HD_CANCELLED = -8              /* *memory->cancel was set: the call ended early */
+};
+#endif
+
+static inline const char *hd_error_text(int error)
+{
+    switch (error) {
+    case HD_OK: return "no error";
+    case HD_ERROR_THREADS: return "the number of threads is below 1";
+    case HD_ERROR_SCRATCH: return "the scratch memory is missing or not aligned to 64 bytes";
+    case HD_ERROR_SCRATCH_BYTES: return "the scratch memory is too small";
+    case HD_ERROR_MEMORY: return "weights, state, packed weights or cache are missing or not aligned to 64 bytes";
+    case HD_ERROR_CACHE: return "the cache was not started, or is another model's";
+    case HD_ERROR_POSITIONS: return "the sequence has no position left";
+    case HD_ERROR_ARGUMENT: return "an argument is missing or out of range";
+    case HD_CANCELLED: return "cancelled";
+    default: return "not an error of a model";
+    }
+}
+
+/* What entries ask before they write anything. */
+static inline int hd_check_call(const hd_threads *threads, const void *scratch, size_t scratch_bytes, size_t plan_bytes, size_t thread_bytes)
+{
+    if (threads && threads->count < 1) return HD_ERROR_THREADS;
+    const size_t needed = plan_bytes + thread_bytes * (size_t)(threads ? threads->count : 1);
+    if (needed && (!scratch || (uintptr_t)scratch % 64)) return HD_ERROR_SCRATCH;
+    return scratch_bytes < needed ? HD_ERROR_SCRATCH_BYTES : HD_OK;
+}
+static inline int hd_bad_area(const void *area) { return !area || (uintptr_t)area % 64; }
+
+/* Whether any of ids[row][i], row < rows and i < used, is not in [0, limit); rows are ld apart. */
+static inline int hd_bad_ids(const int32_t *ids, int64_t rows, int64_t used, int64_t ld, uint32_t limit)
+{
+    uint32_t bad = 0;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < used; i++) bad |= (uint32_t)ids[row * ld + i] >= limit;
+    return bad != 0;
+}
+
+/* What entries ask between their steps. */
+static inline int hd_cancelled(const volatile int *cancel) { return cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED); }
+
 /* One call of an entry point, handed to every kernel. */
 typedef struct hd_run {
     const hd_threads *threads; /* NULL: the calling thread alone */

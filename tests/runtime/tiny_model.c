@@ -112,14 +112,14 @@ static float mean_nll(const job *j)
 static int pack(const hd_memory *memory, const hd_threads *threads)
 {
     (void)threads;
-    if (!memory->packed) return -1;
+    if (!memory->packed) return HD_ERROR_MEMORY;
     memcpy(memory->packed, memory->weights, PARAMETERS * sizeof(float));
     return 0;
 }
 
 static int forward(const hd_memory *memory, const hd_threads *threads, void *const *tensors, int sequences, int used)
 {
-    if (!memory->packed) return -1;
+    if (!memory->packed) return HD_ERROR_MEMORY;
     job j = { .weights = memory->packed, .tokens = tensors[0], .logits = tensors[1], .sequences = sequences ? sequences : BATCH, .used = used ? used : LENGTH };
     run_positions(&j, threads);
     return 0;
@@ -127,7 +127,7 @@ static int forward(const hd_memory *memory, const hd_threads *threads, void *con
 
 static int loss(const hd_memory *memory, const hd_threads *threads, void *const *tensors, int sequences, int used)
 {
-    if (!memory->packed) return -1;
+    if (!memory->packed) return HD_ERROR_MEMORY;
     job j = { .weights = memory->packed, .tokens = tensors[0], .targets = tensors[1], .nll = tensors[3], .sequences = sequences ? sequences : BATCH, .used = used ? used : LENGTH };
     run_positions(&j, threads);
     *(float *)tensors[2] = mean_nll(&j);
