@@ -15,6 +15,7 @@ static const char *address(const hd_model *m, const hd_program *p, const hd_argu
     case HD_AREA_SCRATCH: return hd_format("S(%lld)", at);
     case HD_AREA_WEIGHTS: return hd_format("W(%lld)", at);
     case HD_AREA_PACKED: return hd_format("P(%lld)", at);
+    case HD_AREA_CACHE: return hd_format("C(%lld)", at);
     case HD_AREA_GRADIENTS: return hd_format("G(%lld)", at);
     case HD_AREA_MOMENT_1: return hd_format("G(%lld)", (long long)m->weights_bytes + at);
     case HD_AREA_MOMENT_2: return hd_format("G(%lld)", 2 * (long long)m->weights_bytes + at);

@@ -8,6 +8,7 @@
 #include "../base/base.h"
 
 struct hd_pattern;
+struct hd_cache;
 
 typedef enum hd_op {
 #define HD_OP(name, ...) HD_OP_##name,
@@ -78,8 +79,11 @@ typedef union hd_attr {
         const double *alibi;                /* [heads] slopes; NULL: none */
         int64_t offset;                     /* position of query 0 among the keys, for distances */
         const struct hd_buckets *buckets;   /* of the bias table; NULL without one */
-        unsigned with;                      /* HD_WITH_*: which inputs follow v (attention) or dout (attention_dx, all but the sinks), in this order */
+        unsigned with;                      /* HD_WITH_*: which inputs follow v (attention), dout (attention_dx, all but the sinks) or positions (attention_cached), in this order */
+        const struct hd_cache *cache;       /* attention_cached: where its keys and values lie. Queries and keys are the rows of one chunk then: row r of a stream
+                                             * is at its position + r, and reads earlier keys from the cache */
     } attention;
+    struct { const struct hd_cache *cache; int64_t chunk; } cache_keys;     /* one of the caches that same keys serve; rows of a chunk */
 } hd_attr;
 
 typedef struct hd_node {
@@ -177,7 +181,7 @@ int64_t hd_node_bytes(const hd_node *);
 bool hd_same_shape(const hd_shape *, const hd_shape *);
 hd_node *hd_state_of(const hd_node *accumulate);                     /* the param it stores into */
 const char *hd_shape_text(const hd_shape *);                          /* "[4, 256]" */
-/* Of attention and attention_dx: which input an extra one (an HD_WITH_* bit) is, which result its gradient is; -1: none. */
+/* Of attention, attention_dx and attention_cached: which input an extra one (an HD_WITH_* bit) is, which result its gradient is; -1: none. */
 int hd_attention_input(const hd_node *, unsigned extra);
 int hd_attention_result(const hd_node *, unsigned extra);
 /* Gradients of all inputs of attention (q, k, v, extras as `attr` says; bounds have none: NULL), from its results and d(loss)/d(out).

@@ -1,6 +1,7 @@
 /* The table of operations: ops.def as an array, and exact arithmetic counts of the expensive ones. */
 #include "internal.h"
 
+#include "../pattern/cache.h"
 #include "../pattern/pattern.h"
 
 #define shape_none    NULL
@@ -47,6 +48,10 @@ double hd_node_flops(const hd_node *node)
         double per_sequence = (double)q->size[q->rank - 2] * node->attr.attention.heads * node->attr.attention.head_dim;
         double batch = (double)hd_elements(q) / per_sequence;
         return (node->op == HD_OP_attention ? 4 : 10) * (double)node->attr.attention.head_dim * kept_pairs(node) * batch;
+    }
+    if (node->op == HD_OP_attention_cached) {      /* at the mean position */
+        const double rows = elements / ((double)node->attr.attention.heads * node->attr.attention.head_dim);
+        return 4 * (double)node->attr.attention.head_dim * node->attr.attention.cache->keys_per_query * rows;
     }
     /* reductions work on what they read; the others on what they write */
     if (node->op == HD_OP_sum || node->op == HD_OP_reduce_max || node->op == HD_OP_cross_entropy || node->op == HD_OP_embedding_dw ||

@@ -90,8 +90,10 @@ static void add_attributes(hd_text *text, const hd_node *node)
         if (!attr->rope.frequency) add_number(text, "base", attr->rope.base);
         if (attr->rope.scale != 1) add_number(text, "scale", attr->rope.scale);
         break;
+    case HD_OP_cache_keys: hd_text_add(text, " chunk %lld", (long long)attr->cache_keys.chunk); break;
     case HD_OP_attention:
     case HD_OP_attention_dx:
+    case HD_OP_attention_cached:
         hd_text_add(text, " heads %d", attr->attention.heads);
         if (attr->attention.kv_heads != attr->attention.heads) hd_text_add(text, " kv_heads %d", attr->attention.kv_heads);
         hd_text_add(text, " head_dim %d%s", attr->attention.head_dim, attr->attention.heads_first ? " heads_first" : "");

@@ -4,6 +4,7 @@
  * 0 to HD_MAX_RANK axes of size >= 1 and at most 2^40 elements. Element types of results are f32 but for sources. */
 #include "internal.h"
 
+#include "../pattern/cache.h"
 #include "../pattern/pattern.h"
 
 #include <math.h>
@@ -19,11 +20,13 @@ enum { EXTRAS = sizeof extras / sizeof *extras };
 /* How many of `with` come before `extra`; -1 if it is not one of them. */
 static int place(unsigned with, unsigned extra) { return with & extra ? __builtin_popcount(with & (extra - 1)) : -1; }
 
+static int inputs_before_extras(hd_op op) { return op == HD_OP_attention ? 3 : op == HD_OP_attention_cached ? 5 : 6; }
+
 int hd_attention_input(const hd_node *node, unsigned extra)
 {
-    const bool forward = node->op == HD_OP_attention;
-    const int at = place(forward ? node->attr.attention.with : node->attr.attention.with & ~(unsigned)HD_WITH_SINKS, extra);
-    return at < 0 ? -1 : at + (forward ? 3 : 6);
+    const bool backward = node->op == HD_OP_attention_dx;
+    const int at = place(backward ? node->attr.attention.with & ~(unsigned)HD_WITH_SINKS : node->attr.attention.with, extra);
+    return at < 0 ? -1 : at + inputs_before_extras(node->op);
 }
 
 int hd_attention_result(const hd_node *node, unsigned extra)
@@ -34,7 +37,7 @@ int hd_attention_result(const hd_node *node, unsigned extra)
 
 static unsigned extra_of_input(const hd_node *node, int i)
 {
-    for (int e = 0; (node->op == HD_OP_attention || node->op == HD_OP_attention_dx) && e < EXTRAS; e++)
+    for (int e = 0; (node->op == HD_OP_attention || node->op == HD_OP_attention_dx || node->op == HD_OP_attention_cached) && e < EXTRAS; e++)
         if (hd_attention_input(node, extras[e].bit) == i) return extras[e].bit;
     return 0;
 }
@@ -53,6 +56,7 @@ const char *hd_operand_name(const hd_node *node, int i)
         { HD_OP_rms_norm_dgain, { "dy", "x", "rstd" } }, { HD_OP_cross_entropy, { "logits", "targets" } },
         { HD_OP_cross_entropy_dx, { "logits", "targets", "lse", "dnll" } }, { HD_OP_embedding, { "table", "ids" } },
         { HD_OP_embedding_dw, { "ids", "dy" } }, { HD_OP_attention, { "q", "k", "v" } },
+        { HD_OP_attention_cached, { "q", "k", "v", "keys", "positions" } }, { HD_OP_cache_keys, { "positions" } },
         { HD_OP_attention_dx, { "q", "k", "v", "out", "lse", "dout" } }, { HD_OP_expert_matmul, { "x", "w", "ids" } },
     };
     for (size_t o = 0; o < sizeof operands / sizeof *operands; o++)
@@ -67,7 +71,7 @@ bool hd_operand_is_i32(const hd_node *node, int i)
 {
     const hd_op op = node->op;
     if (op == HD_OP_reshape || op == HD_OP_slice || op == HD_OP_result) return node->input[i]->dtype == HD_I32;       /* of ids as of numbers */
-    return op == HD_OP_key_bounds || extra_of_input(node, i) == HD_WITH_BOUNDS || (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) || (op == HD_OP_expert_matmul && i == 2) ||
+    return op == HD_OP_key_bounds || op == HD_OP_cache_keys || (op == HD_OP_attention_cached && (i == 3 || i == 4)) || extra_of_input(node, i) == HD_WITH_BOUNDS || (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) || (op == HD_OP_expert_matmul && i == 2) ||
            ((op == HD_OP_cross_entropy || op == HD_OP_cross_entropy_dx) && i == 1);
 }
 
@@ -452,7 +456,7 @@ static void check_extras(const hd_node *node)
 void shape_attention(hd_node *node)
 {
     if (node->op == HD_OP_attention_dx) node->attr.attention.with &= ~(unsigned)HD_WITH_SINKS;     /* their gradient needs no pass over the pairs */
-    const int takes = (node->op == HD_OP_attention ? 3 : 6) + __builtin_popcount(node->attr.attention.with);
+    const int takes = inputs_before_extras(node->op) + __builtin_popcount(node->attr.attention.with);
     if (node->inputs != takes) hd_node_fail(node, "%d inputs given; it takes %d", node->inputs, takes);
     const hd_shape *q = in(node, 0), *k = in(node, 1), *v = in(node, 2);
     bool first = node->attr.attention.heads_first;
@@ -506,6 +510,27 @@ void shape_attention_dx(hd_node *node)
     need_shape(node, 3, in(node, 0), "the shape of q");
     need_shape(node, 4, &lse, "[..., heads, queries]");
     need_shape(node, 5, in(node, 0), "the shape of q");
+}
+
+void shape_cache_keys(hd_node *node)
+{
+    if (in(node, 0)->rank != 1) hd_node_fail(node, "positions is %s; it must be [streams], the position of the first row of each", text(node, 0));
+    const int64_t streams = in(node, 0)->size[0], chunk = node->attr.cache_keys.chunk;
+    if (chunk < 1 || (chunk > 1 && streams > 1)) hd_node_fail(node, "%lld streams of %lld rows; it must be one row each, or one stream", (ll)streams, (ll)chunk);
+    node->dtype = HD_I32;
+    node->shape = (hd_shape){ .rank = 1, .size = { hd_cache_plan(node->attr.cache_keys.cache, streams, chunk).all } };
+}
+
+void shape_attention_cached(hd_node *node)
+{
+    shape_attention(node);
+    const hd_cache *c = node->attr.attention.cache;
+    const hd_shape *q = in(node, 0);
+    const int64_t chunk = q->size[q->rank - 2], streams = sequences(node);
+    if (c->heads != node->attr.attention.heads || c->kv_heads != node->attr.attention.kv_heads || c->head_dim != node->attr.attention.head_dim)
+        hd_node_fail(node, "the cache is for %d heads, %d kv_heads, head_dim %d", c->heads, c->kv_heads, c->head_dim);
+    need_sizes(node, 3, 1, (int64_t[]){ hd_cache_plan(c, streams, chunk).all }, "what cache_keys makes of this cache and these positions");
+    need_sizes(node, 4, 1, (int64_t[]){ streams }, "[streams]");
 }
 
 void shape_key_bounds(hd_node *node)

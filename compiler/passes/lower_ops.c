@@ -178,8 +178,7 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
 
 /* ---- attention ---- */
 
-/* q-like tensor as [batch][positions][heads][head_dim]: its strides, copying it if its rows are not contiguous. */
-static hd_attention_strides attention_view(hd_lowering *l, const hd_node *attention, hd_node *n, hd_view *view, int64_t heads)
+hd_attention_strides hd_lower_heads(hd_lowering *l, const hd_node *attention, hd_node *n, hd_view *view, int64_t heads)
 {
     const hd_shape *s = &n->shape;
     const bool first = attention->attr.attention.heads_first;
@@ -313,11 +312,11 @@ static void lower_attention(hd_lowering *l, hd_node *n)
     memset(&a, 0, sizeof a);           /* plans are looked up by its bytes */
     describe(l, n, &a);
     hd_view view[4] = { { 0 } };
-    a.q = attention_view(l, n, n->input[0], &view[0], a.heads);
-    a.k = attention_view(l, n, n->input[1], &view[1], a.kv_heads);
-    a.v = attention_view(l, n, n->input[2], &view[2], a.kv_heads);
+    a.q = hd_lower_heads(l, n, n->input[0], &view[0], a.heads);
+    a.k = hd_lower_heads(l, n, n->input[1], &view[1], a.kv_heads);
+    a.v = hd_lower_heads(l, n, n->input[2], &view[2], a.kv_heads);
     view[3] = hd_lower_output(l, n);
-    a.out = attention_view(l, n, n, &view[3], a.heads);
+    a.out = hd_lower_heads(l, n, n, &view[3], a.heads);
     const hd_view lse = hd_lower_result(l, n, 1);
     const hd_tunable *tunable;
     const hd_attention_plan plan = tuned_plan(l, &a, false, &tunable);
@@ -338,18 +337,18 @@ static void lower_attention_dx(hd_lowering *l, hd_node *n)
     memset(&a, 0, sizeof a);
     describe(l, n, &a);
     hd_view view[6] = { { 0 } }, grad[3] = { { 0 } };
-    a.q = attention_view(l, n, n->input[0], &view[0], a.heads);
-    a.k = attention_view(l, n, n->input[1], &view[1], a.kv_heads);
-    a.v = attention_view(l, n, n->input[2], &view[2], a.kv_heads);
-    a.out = attention_view(l, n, n->input[3], &view[3], a.heads);
+    a.q = hd_lower_heads(l, n, n->input[0], &view[0], a.heads);
+    a.k = hd_lower_heads(l, n, n->input[1], &view[1], a.kv_heads);
+    a.v = hd_lower_heads(l, n, n->input[2], &view[2], a.kv_heads);
+    a.out = hd_lower_heads(l, n, n->input[3], &view[3], a.heads);
     view[4] = hd_lower_dense(l, n->input[4]);
-    a.dout = attention_view(l, n, n->input[5], &view[5], a.heads);
+    a.dout = hd_lower_heads(l, n, n->input[5], &view[5], a.heads);
     grad[0] = hd_lower_output(l, n);
     grad[1] = hd_lower_result(l, n, 1);
     grad[2] = hd_lower_result(l, n, 2);
-    a.dq = attention_view(l, n, n->input[0], &grad[0], a.heads);
-    a.dk = attention_view(l, n, n->input[1], &grad[1], a.kv_heads);
-    a.dv = attention_view(l, n, n->input[2], &grad[2], a.kv_heads);
+    a.dq = hd_lower_heads(l, n, n->input[0], &grad[0], a.heads);
+    a.dk = hd_lower_heads(l, n, n->input[1], &grad[1], a.kv_heads);
+    a.dv = hd_lower_heads(l, n, n->input[2], &grad[2], a.kv_heads);
     const hd_tunable *tunable;
     const hd_attention_plan plan = tuned_plan(l, &a, true, &tunable);
     hd_step *s = hd_step_new("", n->where);
@@ -497,6 +496,8 @@ void hd_lower_root(hd_lowering *l, const hd_fused *fused)
     case HD_OP_matmul: lower_product(l, fused); break;
     case HD_OP_attention: lower_attention(l, n); break;
     case HD_OP_attention_dx: lower_attention_dx(l, n); break;
+    case HD_OP_cache_keys: hd_lower_cache_keys(l, n); break;
+    case HD_OP_attention_cached: hd_lower_attention_cached(l, n); break;
     case HD_OP_key_bounds: lower_key_bounds(l, n); break;
     case HD_OP_table: lower_table(l, n); break;
     case HD_OP_layer_norm: case HD_OP_layer_norm_dx: case HD_OP_layer_norm_dgain:

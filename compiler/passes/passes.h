@@ -17,7 +17,7 @@
 #include "../driver/target.h"
 #include "../../runtime/app/hd_traffic.h"
 
-typedef enum hd_area { HD_AREA_SCRATCH, HD_AREA_WEIGHTS, HD_AREA_GRADIENTS, HD_AREA_MOMENT_1, HD_AREA_MOMENT_2, HD_AREA_PACKED, HD_AREA_ARGUMENT } hd_area;
+typedef enum hd_area { HD_AREA_SCRATCH, HD_AREA_WEIGHTS, HD_AREA_GRADIENTS, HD_AREA_MOMENT_1, HD_AREA_MOMENT_2, HD_AREA_PACKED, HD_AREA_CACHE, HD_AREA_ARGUMENT } hd_area;
 
 /* A piece of memory. Weights, gradients and moments of one tensor lie at the same offset of their areas. */
 typedef struct hd_buffer {

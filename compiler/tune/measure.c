@@ -107,6 +107,7 @@ static int64_t place(const hd_model *m, const layout *at, const hd_view *v)
     case HD_AREA_GRADIENTS: return at->state + within;
     case HD_AREA_MOMENT_1: return at->state + m->weights_bytes + within;
     case HD_AREA_MOMENT_2: return at->state + 2 * m->weights_bytes + within;
+    case HD_AREA_CACHE: return 0;          /* nothing that is tuned */
     case HD_AREA_PACKED: return 0;         /* every variant has panels of its own */
     case HD_AREA_ARGUMENT: break;
     }
