@@ -85,6 +85,7 @@ COMPILER_TESTS = \
   attention_test \
   edges_test \
   stencil_test \
+  cache_test \
   random_test \
   inspect_test \
   view_test \

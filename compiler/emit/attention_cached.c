@@ -112,7 +112,6 @@ hd_kernel *hd_cached_store(hd_kernels *kernels, const hd_attention *a, const hd_
     if (!any) return NULL;
     hd_text text = { 0 };
     hd_attention_parameters(&text, a, kernels->target, false);
-    hd_text_add(&text, ",\n");
     cache_parameters(&text, a, c);
     hd_text_add(&text, "rings = %s", ring ? "true" : "false");
     return hd_kernel_get(kernels, "cache_store", hd_format("%s_h%d_d%d_c%" PRId64, ring ? "ring" : "kept", c->kv_heads, c->head_dim, a->queries),
@@ -129,7 +128,6 @@ hd_kernel *hd_cached_attend(hd_kernels *kernels, const hd_attention *a, const hd
     const int64_t qv = 2, nq = qv * target->vl, kc = 96;
     hd_text text = { 0 };
     hd_attention_parameters(&text, a, target, false);
-    hd_text_add(&text, ",\n");
     cache_parameters(&text, a, c);
     int64_t local = 4 * (group * (2 * dp + 2) + 2 * batch) + 16 * batch + 4 * batch;
     if (a->queries > 1) local += 4 * (2 * dp * nq + 3 * nq + kc * nq + nq * dp + 2 * kc * dp + kc * qv + kc + nq) + 256;
