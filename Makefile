@@ -20,11 +20,11 @@ LUA_INCLUDE = -I/usr/include/lua5.4
 LIBS = -llua5.4 -l:libjansson.a -l:libutf8proc.a -l:libpcre2-8.a -lm -lpthread
 
 COMPILER = base/base \
-  graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss graph/experts \
+  graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss graph/experts graph/positions \
   pattern/pattern pattern/cover pattern/regions pattern/rows pattern/cache \
-  spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/causal spec/checkpoint \
-  passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/lower_experts passes/lower_decode passes/plan passes/recompute passes/keep passes/traffic \
-  emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/attention_cached emit/calls emit/inspect emit/names emit/header emit/model emit/info \
+  spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/checkpoint \
+  passes/decode passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/lower_decode passes/lower_positions passes/lower_experts passes/plan passes/recompute passes/keep passes/traffic \
+  emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/attention_cached emit/calls emit/inspect emit/names emit/header emit/decode emit/model emit/info \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
   tokenizer/tokens tokenizer/read_json tokenizer/read_files tokenizer/unicode tokenizer/write \
   driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/tensor_file driver/import

@@ -1,11 +1,12 @@
 /* heddle check: the compiled program against the double-precision interpreter, on random inputs and weights.
  *
- * Three comparisons: every output of every entry; the gradient of the loss for every weight (an entry made for this check
+ * Four comparisons: every output of every entry; prefill and step, token after token, against the forward pass; the gradient of the loss for every weight (an entry made for this check
  * returns them); the weights after one training step. And the interpreter's own gradient against central differences along
  * random directions of all weights at once, so that a wrong gradient rule cannot agree with itself. Programs of several
  * variants are compared once for each that this processor runs. */
 #include "driver.h"
 #include "tensor_file.h"
+#include "../passes/decode.h"
 #include "../../runtime/core/hd_cpu.h"
 #include "../../runtime/core/hd_random.h"
 #include <math.h>
@@ -248,6 +249,63 @@ static bool compare_entry(const comparison *c, const hd_entry *e, const hd_eval 
     return fine;
 }
 
+static bool decodes(const hd_graph *g, const hd_node *input)
+{
+    for (int i = 0; i < g->entries; i++)
+        for (int k = 0; g->entry[i]->decodes && k < g->entry[i]->inputs; k++) if (g->entry[i]->input[k] == input) return true;
+    return false;
+}
+
+/* Runs prefill or step on `count` tokens of each stream and compares its logits with what the interpreter's forward pass has there. */
+static bool compare_decoding(const comparison *c, const hd_graph *g, const hd_entry *e, const char *label, const source *tokens, const double *logits, int64_t count)
+{
+    const bool steps = e == g->decoding->step;
+    const int64_t streams = steps ? g->decoding->streams : 1, ahead = g->predicts_same ? 0 : 1;
+    const char *in = hd_format("%s/decode.safetensors", c->folder), *out = hd_format("%s/out.safetensors", c->folder);
+    int32_t *ids = HD_NEW_ARRAY(int32_t, streams * count);
+    for (int64_t s = 0; s < streams; s++) memcpy(ids + s * count, (const int32_t *)tokens->stored + s % g->batch * g->length, sizeof *ids * (size_t)count);
+    const hd_tensor_data t = { "tokens", HD_I32, { 2, { streams, count } }, ids };
+    hd_tensor_file_write(in, 1, &t);
+    const char *argv[] = { c->program, "run", e->name, "--in", in, "--out", out, c->weights ? "--weights" : NULL, c->weights, NULL };
+    char *said = NULL;
+    if (hd_run_program(argv, &said)) hd_fail((hd_where){ c->o->spec, 0 }, "the program made for the check failed: %s", said);
+    const hd_tensor_data got = hd_tensor_file_read(out, "logits");
+    const int64_t rows = steps ? count : 1;
+    double *want = HD_NEW_ARRAY(double, streams * rows * g->vocab);
+    for (int64_t s = 0; s < streams; s++)
+        memcpy(want + s * rows * g->vocab, logits + (s % g->batch * g->length + (steps ? 0 : count - ahead)) * g->vocab, sizeof *want * (size_t)(rows * g->vocab));
+    return compare(OUTPUT, label, steps ? hd_format("logits of %lld steps", (long long)count) : hd_format("logits after %lld tokens", (long long)count), streams * rows * g->vocab, got.data, want, NULL, 0, c->o->tolerance);
+}
+
+/* Decoding against the forward pass: every position by steps, and prefill of some numbers of tokens. */
+static bool check_decoding(const comparison *c, const hd_graph *g, const char *variant)
+{
+    enum { MOST_STEPS = 600 };
+    if (!g->decoding) {
+        if (g->no_decoding) printf("%-9s %-12s not there: %s\n", "output", "step", g->no_decoding);
+        return true;
+    }
+    const hd_entry *forward = NULL;
+    for (int i = 0; i < g->entries; i++) if (!strcmp(g->entry[i]->name, "forward")) forward = g->entry[i];
+    const source *tokens = NULL;
+    hd_eval *eval = hd_eval_new(g);
+    for (int k = 0; k < c->sources; k++) {
+        hd_eval_set(eval, c->source[k].node, c->source[k].value);
+        if (c->source[k].node == forward->input[0]) tokens = &c->source[k];
+    }
+    hd_eval_entry(eval, forward);
+    const double *logits = eval->value[forward->output[0].node->id];
+    const int64_t most = g->length - (g->predicts_same ? 1 : 0), chunk = g->decoding->chunk, counts[] = { 1, chunk - 1, chunk, chunk + 1, 2 * chunk + 1, most };
+    bool fine = compare_decoding(c, g, g->decoding->step, hd_format("step%s", variant), tokens, logits, g->length < MOST_STEPS ? g->length : MOST_STEPS);
+    for (unsigned i = 0; i < sizeof counts / sizeof *counts; i++) {
+        bool known = counts[i] < 1 || counts[i] > most;
+        for (unsigned k = 0; k < i; k++) known = known || counts[k] == counts[i];
+        if (!known) fine &= compare_decoding(c, g, g->decoding->prefill, hd_format("prefill%s", variant), tokens, logits, counts[i]);
+    }
+    hd_eval_free(eval);
+    return fine;
+}
+
 int hd_command_check(const hd_options *given)
 {
     hd_options o = *given;
@@ -267,6 +325,7 @@ int hd_command_check(const hd_options *given)
     for (int i = 0; i < g->nodes; i++) {
         hd_node *n = g->node[i];
         if (n->op != HD_OP_input && !(n->op == HD_OP_param && n->attr.param.role == HD_WEIGHT)) continue;
+        if (n->op == HD_OP_input && decodes(g, n)) continue;
         s[sources] = random_source(g, n, 1);
         const hd_tensor_data t = { n->name, n->dtype, n->shape, s[sources].stored };
         if (n->op == HD_OP_input) inputs[input_count++] = t;
@@ -280,6 +339,7 @@ int hd_command_check(const hd_options *given)
     /* An op-level backward takes what its forward gave; its inputs of those names come from the interpreter. */
     for (int i = 0; i < g->entries; i++) {
         const hd_entry *e = g->entry[i];
+        if (e->decodes) continue;
         hd_eval *eval = hd_eval_new(g);
         for (int k = 0; k < sources; k++) hd_eval_set(eval, s[k].node, s[k].value);
         hd_eval_entry(eval, e);
@@ -295,7 +355,7 @@ int hd_command_check(const hd_options *given)
     c.gradient = HD_NEW_ARRAY(double *, sources);                                /* from the check's own entry */
     for (int pass = 0; pass < 2 * g->entries; pass++) {                          /* that entry first */
         const hd_entry *e = g->entry[pass % g->entries];
-        if ((pass < g->entries) != !strcmp(e->name, "check_gradients")) continue;
+        if (e->decodes || (pass < g->entries) != !strcmp(e->name, "check_gradients")) continue;
         hd_eval *eval = hd_eval_new(g);
         for (int k = 0; k < sources; k++) hd_eval_set(eval, s[k].node, s[k].value);
         hd_eval_entry(eval, e);
@@ -312,6 +372,10 @@ int hd_command_check(const hd_options *given)
             fine &= compare_entry(&c, e, eval, m->better ? hd_format("%s v%d", e->name, variant[v]->target->level) : e->name, pass < g->entries);
         }
         hd_eval_free(eval);
+    }
+    for (int v = 0; v < variants; v++) {
+        setenv("HEDDLE_CPU", variant[v]->target->name, 1);
+        fine &= check_decoding(&c, g, m->better ? hd_format(" v%d", variant[v]->target->level) : "");
     }
     fine &= central_differences(g, sources, s);
     printf(fine ? "%s: compiled code agrees with the interpreter\n" : "%s: compiled code and interpreter DISAGREE\n", o.spec);

@@ -1,5 +1,6 @@
 /* The pipeline, in order. --dump=PASS prints what stands after any of them. */
 #include "driver.h"
+#include "../passes/decode.h"
 #include "../passes/recompute.h"
 #include "../pattern/pattern.h"
 #include "../spec/spec.h"
@@ -198,15 +199,17 @@ hd_graph *hd_load(const hd_options *o)
 
 hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
 {
-    static const char *const passes[] = { "graph", "simplify", "recompute", "patterns", "plan" };
+    static const char *const passes[] = { "graph", "decode", "simplify", "recompute", "patterns", "plan" };
     bool known = !o->dump;
     for (unsigned i = 0; i < sizeof passes / sizeof *passes; i++) known = known || dumps(o, passes[i]);
-    if (!known) hd_fail((hd_where){ "--dump", 0 }, "no pass is called \"%s\"; passes: graph, simplify, recompute, patterns, plan", o->dump);
+    if (!known) hd_fail((hd_where){ "--dump", 0 }, "no pass is called \"%s\"; passes: graph, decode, simplify, recompute, patterns, plan", o->dump);
     const hd_folders *folders = hd_folders_find();
 
     hd_graph *g = hd_load(o);
     if (extra) extra(g);
     dump_graph(o, "graph", g);
+    hd_add_decoding(g);
+    dump_graph(o, "decode", g);
     say_empty_rows(g);
     hd_simplify(g);
     dump_graph(o, "simplify", g);

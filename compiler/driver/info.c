@@ -1,5 +1,6 @@
 /* heddle info and heddle emit: what a model will need, and its sources for another program. */
 #include "predict.h"
+#include "../passes/decode.h"
 #include "../passes/recompute.h"
 #include "../pattern/pattern.h"
 #include "../tune/tune.h"
@@ -79,7 +80,8 @@ int hd_command_info(const hd_options *o)
     int64_t parameters = 0;
     for (int i = 0; i < g->nodes; i++)
         if (g->node[i]->op == HD_OP_param && g->node[i]->attr.param.role == HD_WEIGHT) parameters += hd_elements(&g->node[i]->shape);
-    if (o->json) printf("{\"name\": \"%s\", \"parameters\": %lld, \"memory\": {\"weights\": %lld, \"packed\": %lld, \"state\": %lld}, \"entries\": [", g->name, (long long)parameters, (long long)m->weights_bytes, (long long)m->packing.bytes, (long long)m->state_bytes);
+    if (o->json) printf("{\"name\": \"%s\", \"parameters\": %lld, \"memory\": {\"weights\": %lld, \"packed\": %lld, \"state\": %lld%s}, \"entries\": [", g->name, (long long)parameters, (long long)m->weights_bytes, (long long)m->packing.bytes, (long long)m->state_bytes,
+                       g->decoding ? hd_format(", \"cache\": %lld, \"dense_cache\": %lld", (long long)g->decoding->cache_bytes, (long long)g->decoding->dense_bytes) : "");
     else printf("%s: %lld parameters, weights %.2f MB, packed for inference %.2f MB, state %.2f MB\n", g->name, (long long)parameters, (double)m->weights_bytes / 1e6, (double)m->packing.bytes / 1e6, (double)m->state_bytes / 1e6);
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
@@ -88,6 +90,13 @@ int hd_command_info(const hd_options *o)
         if (o->json) printf("%s{\"name\": \"%s\", \"steps\": %d, \"flops\": %.0f, \"scratch\": %lld, \"lower_bound\": %lld, \"thread\": %lld", i ? ", " : "", p->entry->name, p->steps, flops, (long long)p->scratch_bytes, (long long)p->lower_bound_bytes, (long long)p->local_bytes);
         if (o->json) predict_json(m, &machine, p), printf("}");
         else printf("  %-16s %5d steps %10.3f Gflop   scratch %.2f MB (lower bound %.2f MB) + %.2f MB a thread\n", p->entry->name, p->steps, flops / 1e9, (double)p->scratch_bytes / 1e6, (double)p->lower_bound_bytes / 1e6, (double)p->local_bytes / 1e6);
+    }
+    const hd_decoding *d = g->decoding;
+    if (d && !o->json) {
+        printf("  decoding: %lld stream%s, %s positions; cache %.3f MB, %.4f of the %.3f MB of all keys of %lld positions\n", (long long)d->streams, d->streams > 1 ? "s" : "",
+               d->positions ? hd_format("up to %lld", (long long)d->positions) : "any number of", (double)d->cache_bytes / 1e6, (double)d->cache_bytes / (double)d->dense_bytes, (double)d->dense_bytes / 1e6, (long long)g->length);
+    } else if (g->no_decoding && !o->json) {
+        printf("  no decoding with a cache: %s\n", g->no_decoding);
     }
     if (m->choices) print_choices(o, m);
     const hd_tuning *t = m->kernels.tuning;

@@ -3,7 +3,7 @@
 #include "../tune/tune.h"
 #include <limits.h>
 
-static void constant(hd_text *out, const char *name, int64_t value, const char *comment)
+void hd_emit_constant(hd_text *out, const char *name, int64_t value, const char *comment)
 {
     const char *text = value <= INT_MAX ? hd_format("enum { %s = %lld };", name, (long long)value) : hd_format("#define %s ((size_t)%lldu)", name, (long long)value);
     hd_text_add(out, "%-64s /* %s */\n", text, comment);
@@ -57,23 +57,24 @@ void hd_emit_header(hd_model *m)
     hd_text_add(&out, "/* %s.h: %s%s%s\n *\n", m->kernels.prefix, hd_emit_banner(m, "The whole interface of one model."), *tuned ? "\n * " : "", tuned);
     hd_text_add(&out, "%s", conduct);
     hd_text_add(&out, "#ifndef HEDDLE_%s_H\n#define HEDDLE_%s_H\n\n#include <stddef.h>\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", up, up);
-    if (g->length) constant(&out, hd_format("%s_LENGTH", up), g->length, "positions of one sequence");
-    if (g->vocab) constant(&out, hd_format("%s_VOCAB", up), g->vocab, "token ids are 0 .. VOCAB - 1");
-    if (g->batch) constant(&out, hd_format("%s_BATCH", up), g->batch, "sequences of one call");
-    constant(&out, hd_format("%s_WEIGHTS_BYTES", up), m->weights_bytes, "weights, laid out as in the table below");
-    constant(&out, hd_format("%s_PACKED_BYTES", up), m->packing.bytes, hd_format("weights as entries that do not train read them: %s_pack", m->kernels.prefix));
-    constant(&out, hd_format("%s_STATE_BYTES", up), m->state_bytes, "gradients and moments; entries that train need it");
+    if (g->length) hd_emit_constant(&out, hd_format("%s_LENGTH", up), g->length, "positions of one sequence");
+    if (g->vocab) hd_emit_constant(&out, hd_format("%s_VOCAB", up), g->vocab, "token ids are 0 .. VOCAB - 1");
+    if (g->batch) hd_emit_constant(&out, hd_format("%s_BATCH", up), g->batch, "sequences of one call");
+    hd_emit_constant(&out, hd_format("%s_WEIGHTS_BYTES", up), m->weights_bytes, "weights, laid out as in the table below");
+    hd_emit_constant(&out, hd_format("%s_PACKED_BYTES", up), m->packing.bytes, hd_format("weights as entries that do not train read them: %s_pack", m->kernels.prefix));
+    hd_emit_constant(&out, hd_format("%s_STATE_BYTES", up), m->state_bytes, "gradients and moments; entries that train need it");
+    hd_emit_decode_constants(&out, m);
     int64_t scratch = 0, local = 0;
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
         const char *entry = hd_emit_upper(p->entry->name);
-        constant(&out, hd_format("%s_%s_SCRATCH_BYTES", up, entry), p->scratch_bytes, hd_format("scratch of %s, to which", hd_comment(p->entry->name)));
-        constant(&out, hd_format("%s_%s_THREAD_BYTES", up, entry), p->local_bytes, "this is added for each thread");
+        hd_emit_constant(&out, hd_format("%s_%s_SCRATCH_BYTES", up, entry), p->scratch_bytes, hd_format("scratch of %s, to which", hd_comment(p->entry->name)));
+        hd_emit_constant(&out, hd_format("%s_%s_THREAD_BYTES", up, entry), p->local_bytes, "this is added for each thread");
         if (p->scratch_bytes > scratch) scratch = p->scratch_bytes;
         if (p->local_bytes > local) local = p->local_bytes;
     }
-    constant(&out, hd_format("%s_SCRATCH_BYTES", up), scratch, "enough for any entry, plus");
-    constant(&out, hd_format("%s_THREAD_BYTES", up), local, "this for each thread");
+    hd_emit_constant(&out, hd_format("%s_SCRATCH_BYTES", up), scratch, "enough for any entry, plus");
+    hd_emit_constant(&out, hd_format("%s_THREAD_BYTES", up), local, "this for each thread");
     hd_text_add(&out, "%s", shared);
     const char *name = m->kernels.prefix;
     hd_text_add(&out, "typedef struct %s_memory {\n"
@@ -81,10 +82,10 @@ void hd_emit_header(hd_model *m)
                       "    void *state;            /* %s_STATE_BYTES, zeroed before the first step; NULL for entries that do not train */\n"
                       "    void *scratch;          /* an entry's SCRATCH_BYTES + threads * its THREAD_BYTES; contents never matter between calls */\n"
                       "    void *packed;           /* %s_PACKED_BYTES, written by %s_pack only; NULL for entries that do not read it */\n"
-                      "    void *cache;            /* sequences being decoded; NULL for entries that do not read it */\n"
+                      "    void *cache;            /* %s; NULL for entries that do not read it */\n"
                       "    size_t scratch_bytes;   /* what scratch points to */\n"
                       "    const volatile int *cancel;      /* NULL, or a flag that ends the call when it is not 0 */\n"
-                      "} %s_memory;\n\n", name, up, up, up, name, name);
+                      "} %s_memory;\n\n", name, up, up, up, name, g->decoding ? hd_format("%s_CACHE_BYTES, keys and values of sequences being decoded: %s_start", up, name) : "keys and values of sequences being decoded; this model cannot", name);
     hd_text_add(&out, "/* What a returned number means, as text in English: \"the scratch memory is too small\". */\nconst char *%s_error(int error);\n\n", name);
     hd_text_add(&out, "/* %s\nint %s_pack(const %s_memory *memory, const hd_threads *threads);\n\n",
                 m->packing.bytes ? "pack\n * Fills memory->packed from memory->weights; needs no other member. To be called once after weights were loaded or changed,\n"
@@ -92,6 +93,7 @@ void hd_emit_header(hd_model *m)
                                  : "pack\n * No entry of this model reads packed weights: there is nothing to do, and memory->packed may be NULL.\n */", m->kernels.prefix, m->kernels.prefix);
     for (int i = 0; i < m->programs; i++) {
         const hd_entry *e = m->program[i]->entry;
+        if (e->decodes) continue;
         hd_text_add(&out, "/* %s\n", hd_comment(e->name));
         for (int k = 0; k < e->inputs; k++) hd_text_add(&out, " *   %-14s in   %s %s\n", hd_emit_argument(e, k), e->input[k]->dtype == HD_I32 ? "int32" : "float", dims(&e->input[k]->shape));
         for (int k = 0; k < e->outputs; k++) hd_text_add(&out, " *   %-14s out  %s %s\n", hd_emit_argument(e, e->inputs + k), e->output[k].node->dtype == HD_I32 ? "int32" : "float", dims(&e->output[k].node->shape));
@@ -104,6 +106,7 @@ void hd_emit_header(hd_model *m)
         hd_emit_prototype(&out, m, e);
         hd_text_add(&out, ";\n\n");
     }
+    hd_emit_decode_header(&out, m);
     hd_text_add(&out, "/* The weights, by byte offset:\n");
     for (int i = 0; i < g->nodes; i++) {
         const hd_node *n = g->node[i];

@@ -86,6 +86,8 @@ void hd_emit_info(hd_model *m, const char *compiler)
         parameters += hd_elements(&n->shape);
     }
     hd_text_add(&out, "    { 0 }\n};\n\n");
+    hd_text_add(&out, "static %s_memory own_memory(const hd_memory *memory)\n{\n    return (%s_memory){ memory->weights, memory->state, memory->scratch, memory->packed, memory->cache, memory->scratch_bytes, memory->cancel };\n}\n\n", m->kernels.prefix, m->kernels.prefix);
+    const char *decode = hd_emit_decode_info(&out, m);
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
         const hd_entry *e = p->entry;
@@ -96,19 +98,23 @@ void hd_emit_info(hd_model *m, const char *compiler)
         for (int k = 0; k < e->outputs; k++) name[k] = e->output[k].name, node[k] = e->output[k].node;
         tensors(&out, hd_format("outputs_%d", i), e->outputs, name, node);
         emit_steps(&out, p, i);
+        if (e->decodes) {
+            hd_emit_prototype(&out, m, e);
+            hd_text_add(&out, ";\n");
+        }
         hd_text_add(&out, "static int call_%d(const hd_memory *memory, const hd_threads *threads, void *const *tensor, int sequences, int used)\n{\n", i);
-        hd_text_add(&out, "    const %s_memory own = { memory->weights, memory->state, memory->scratch, memory->packed, memory->cache, memory->scratch_bytes, memory->cancel };\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s(&own, threads", m->kernels.prefix, m->kernels.prefix, hd_emit_function(e));
+        hd_text_add(&out, "    const %s_memory own = own_memory(memory);\n    (void)sequences, (void)used, (void)tensor;\n    return %s_%s%s(&own, threads%s", m->kernels.prefix, m->kernels.prefix, hd_emit_function(e), e->decodes ? "_rows" : "", e->decodes ? ", 0" : "");
         for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(&out, ", tensor[%d]", k);
-        hd_text_add(&out, "%s);\n}\n\n", e->causal ? ", sequences, used" : "");
+        hd_text_add(&out, "%s);\n}\n\n", e->decodes ? hd_format(", used ? used : %lld", (long long)e->input[0]->shape.size[1]) : e->causal ? ", sequences, used" : "");
     }
-    hd_text_add(&out, "static int pack(const hd_memory *memory, const hd_threads *threads)\n{\n    const %s_memory own = { .weights = memory->weights, .packed = memory->packed, .cancel = memory->cancel };\n    return %s_pack(&own, threads);\n}\n\n", m->kernels.prefix, m->kernels.prefix);
+    hd_text_add(&out, "static int pack(const hd_memory *memory, const hd_threads *threads)\n{\n    const %s_memory own = own_memory(memory);\n    return %s_pack(&own, threads);\n}\n\n", m->kernels.prefix, m->kernels.prefix);
     hd_text_add(&out, "static const hd_entry_info entries[] = {\n");
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
         double flops = 0;
         for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
-        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, %s, call_%d, %d, kinds_%d, steps_%d, %.0f },\n", hd_quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
-                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited ? "true" : "false", hd_emit_trains(p->entry) ? "true" : "false", p->reads_packed ? "true" : "false", i, p->steps, i, i, flops);
+        hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, %s, %s, call_%d, %d, kinds_%d, steps_%d, %.0f },\n", hd_quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
+                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited && !p->entry->decodes ? "true" : "false", hd_emit_trains(p->entry) ? "true" : "false", p->reads_packed ? "true" : "false", p->entry->decodes ? "true" : "false", i, p->steps, i, i, flops);
     }
     hd_text_add(&out, "};\n\n");
     hd_emit_patterns(&out, m);
@@ -121,6 +127,7 @@ void hd_emit_info(hd_model *m, const char *compiler)
     hd_text_add(&out, "    .kind = %s, .length = %lld, .vocab = %lld, .ids = %lld, .batch = %lld, .ahead = %d, .parameters = %lld,\n", g->kind == HD_KIND_LANGUAGE_MODEL ? "\"language_model\"" : "\"ops\"", (long long)g->length, (long long)g->vocab, (long long)g->ids, (long long)g->batch, g->predicts_same ? 0 : 1, (long long)parameters);
     hd_text_add(&out, "    .weights_bytes = %lld, .packed_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights, .pack = pack,\n", (long long)m->weights_bytes, (long long)m->packing.bytes, (long long)m->state_bytes, weights);
     hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n    .attentions = (int)(sizeof attentions / sizeof *attentions) - 1, .attention = attentions,\n", m->programs, g->configs);
+    hd_text_add(&out, "    .decode = %s, .no_decode = %s,\n", decode, g->no_decoding ? hd_quoted(g->no_decoding) : "NULL");
     if (m->tokenizer) hd_text_add(&out, "    .tokenizer = &%s_tokenizer,%s\n", g->name, m->tokenizer_regex ? " .tokenizer_regex = &hd_regex_pcre2," : "");
     hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",
                 t->present ? "true" : "false", t->lr, t->min_lr, t->beta1, t->beta2, t->epsilon, t->decay, t->clip, t->average, (long long)t->warmup, (long long)t->batch);

@@ -1,5 +1,6 @@
 /* The entry functions and the kernels of one model. */
 #include "write.h"
+#include "../passes/decode.h"
 #include <string.h>
 
 static const char *address(const hd_model *m, const hd_program *p, const hd_argument *a)
@@ -35,19 +36,28 @@ static const char *amount(double flops)
 
 enum { PART_LINES = 48 };      /* compilers take more than twice the time over a function of twice the calls */
 
+/* Prefill: what follows this step is for the logits alone, which no chunk but the last is asked for. */
+static int last_of_cache(const hd_program *p)
+{
+    int last = p->entry && p->entry->decodes && p->entry->causal ? 0 : p->steps;
+    for (int k = last; k < p->steps; k++) if (p->step[k].node && p->step[k].node->op == HD_OP_attention_cached) last = k + 1;
+    return last;
+}
+
 /* The calls of a long entry, as functions of their own, and what they share. */
 static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, const hd_call *call)
 {
+    const int stop = last_of_cache(p);
     const hd_entry *e = p->entry;
     const char *entry = hd_emit_function(e);
     hd_text_add(out, "typedef struct %s_arguments {\n    hd_run run;\n    const %s_memory *memory;\n    unsigned char *scratch;\n", entry, m->kernels.prefix);
     for (int i = 0; i < e->inputs; i++) hd_text_add(out, "    const %s *%s;\n", hd_emit_type(e->input[i]), hd_emit_argument(e, i));
     for (int i = 0; i < e->outputs; i++) hd_text_add(out, "    %s *%s;\n", hd_emit_type(e->output[i].node), hd_emit_argument(e, e->inputs + i));
-    hd_text_add(out, "%s} %s_arguments;\n\n", p->row_limited ? "    int sequences, used, rows;\n" : "", entry);
+    hd_text_add(out, "%s} %s_arguments;\n\n", e->decodes ? "    int stream, used, rows;\n" : p->row_limited ? "    int sequences, used, rows;\n" : "", entry);
     int number = 0;
     for (int k = 0; k < p->steps; ) {
         hd_text body = { 0 };
-        k += hd_emit_calls(&body, &call[k], p->steps - k, PART_LINES);
+        k += hd_emit_calls(&body, &call[k], (k < stop ? stop : p->steps) - k, PART_LINES);
         hd_text_add(out, "static int %s_part_%d(const %s_arguments *all)\n{\n    const hd_run run = all->run;\n", entry, ++number, entry);
         hd_text_add(out, "    const %s_memory *const memory = all->memory;\n    unsigned char *const scratch = all->scratch;\n    (void)memory, (void)scratch;\n", m->kernels.prefix);
         for (int i = 0; i < e->inputs + e->outputs; i++) {
@@ -56,7 +66,8 @@ static void emit_parts(hd_text *out, const hd_model *m, const hd_program *p, con
             const bool input = i < e->inputs;
             hd_text_add(out, "    %s%s *const %s = all->%s;\n    (void)%s;\n", input ? "const " : "", hd_emit_type(input ? e->input[i] : e->output[i - e->inputs].node), name, name, name);
         }
-        if (p->row_limited) hd_text_add(out, "    const int sequences = all->sequences, used = all->used, rows = all->rows;\n    (void)sequences, (void)used, (void)rows;\n");
+        if (e->decodes) hd_text_add(out, "    const int stream = all->stream, used = all->used, rows = all->rows;\n    (void)stream, (void)used, (void)rows;\n");
+        else if (p->row_limited) hd_text_add(out, "    const int sequences = all->sequences, used = all->used, rows = all->rows;\n    (void)sequences, (void)used, (void)rows;\n");
         hd_text_add(out, "%s    return HD_OK;\n}\n\n", body.data);
     }
 }
@@ -79,7 +90,7 @@ static int64_t id_limit(const hd_graph *g, const hd_node *input)
 static void emit_checks(hd_text *out, const hd_model *m, const hd_program *p)
 {
     static const struct { hd_area area; const char *name; } areas[] = {
-        { HD_AREA_WEIGHTS, "weights" }, { HD_AREA_GRADIENTS, "state" }, { HD_AREA_MOMENT_1, "state" }, { HD_AREA_MOMENT_2, "state" }, { HD_AREA_PACKED, "packed" },
+        { HD_AREA_WEIGHTS, "weights" }, { HD_AREA_GRADIENTS, "state" }, { HD_AREA_MOMENT_1, "state" }, { HD_AREA_MOMENT_2, "state" }, { HD_AREA_PACKED, "packed" }, { HD_AREA_CACHE, "cache" },
     };
     const hd_graph *g = m->graph;
     const hd_entry *e = p->entry;
@@ -93,6 +104,7 @@ static void emit_checks(hd_text *out, const hd_model *m, const hd_program *p)
             for (int a = 0; a < p->step[k].arguments; a++) used = used || (p->step[k].argument[a].view.buffer && p->step[k].argument[a].view.buffer->area == areas[i].area);
         if (used && strcmp(areas[i].name, before)) hd_text_add(out, "    if (hd_bad_area(memory->%s)) return HD_ERROR_MEMORY;\n", before = areas[i].name);
     }
+    if (e->decodes) return;            /* the rest is known: emit/decode.c */
     if (e->inputs + e->outputs) hd_text_add(out, "    if (");
     for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(out, "%s!%s", k ? " || " : "", hd_emit_argument(e, k));
     if (e->inputs + e->outputs) hd_text_add(out, ") return HD_ERROR_ARGUMENT;\n");
@@ -136,10 +148,13 @@ static void emit_program(hd_text *out, const hd_model *m, const hd_program *p)
         call[k] = (hd_call){ hd_format("%s   %s:%d  %s", hd_comment(s->label), hd_comment(s->where.file), s->where.line, amount(s->flops)), s->kernel->name, s->arguments, HD_NEW_ARRAY(const char *, s->arguments), k <= change };
         for (int a = 0; a < s->arguments; a++) call[k].argument[a] = s->argument[a].text ? s->argument[a].text : address(m, p, &s->argument[a]);
     }
+    static const char no_logits[] = "    if (!logits) return HD_OK;\n";
+    const int stop = last_of_cache(p);
     hd_text body = { 0 };
     const int done = hd_emit_calls(&body, call, p->steps, PART_LINES);
     const bool parts = done < p->steps;
     if (parts) emit_parts(out, m, p, call);
+    if (e->decodes) hd_text_add(out, "HD_HIDDEN ");
     hd_emit_prototype(out, m, e);
     const bool packs = p == &m->packing.program;
     hd_text_add(out, "\n{\n");
@@ -148,14 +163,20 @@ static void emit_program(hd_text *out, const hd_model *m, const hd_program *p)
     if (packs) hd_text_add(out, "    const hd_run run = { threads, NULL, 0 };\n");
     else if (!p->scratch_bytes) hd_text_add(out, "    const hd_run run = { threads, scratch, %s_%s_THREAD_BYTES };\n", up, entry);
     else hd_text_add(out, "    const hd_run run = { threads, scratch + %s_%s_SCRATCH_BYTES, %s_%s_THREAD_BYTES };\n", up, entry, up, entry);
-    if (p->row_limited) hd_text_add(out, "    const int rows = (sequences - 1) * %lld + used;\n", (long long)g->length);
+    if (e->decodes) hd_text_add(out, "    const int rows = used;\n    (void)stream, (void)rows;\n");
+    else if (p->row_limited) hd_text_add(out, "    const int rows = (sequences - 1) * %lld + used;\n", (long long)g->length);
     if (parts) {
         hd_text_add(out, "    const %s_arguments all = { run, memory, scratch", hd_emit_function(e));
         for (int k = 0; k < e->inputs + e->outputs; k++) hd_text_add(out, ", %s", hd_emit_argument(e, k));
-        hd_text_add(out, "%s };\n", p->row_limited ? ", sequences, used, rows" : "");
+        hd_text_add(out, "%s };\n", e->decodes ? ", stream, used, rows" : p->row_limited ? ", sequences, used, rows" : "");
         int count = 0;
-        for (int k = 0; k < p->steps; k += hd_emit_calls(&(hd_text){ 0 }, &call[k], p->steps - k, PART_LINES)) hd_text_add(out, "    if (%s_part_%d(&all)) return HD_CANCELLED;\n", hd_emit_function(e), ++count);
+        for (int k = 0; k < p->steps; k += hd_emit_calls(&(hd_text){ 0 }, &call[k], (k < stop ? stop : p->steps) - k, PART_LINES)) {
+            if (k == stop) hd_text_add(out, "%s", no_logits);
+            hd_text_add(out, "    if (%s_part_%d(&all)) return HD_CANCELLED;\n", hd_emit_function(e), ++count);
+        }
     } else {
+        body = (hd_text){ 0 };
+        for (int k = 0; k < p->steps; k += hd_emit_calls(&body, &call[k], (k < stop ? stop : p->steps) - k, PART_LINES)) if (k == stop) hd_text_add(&body, "%s", no_logits);
         hd_text_add(out, "\n%s", body.data ? body.data : "");
     }
     hd_text_add(out, "    return HD_OK;\n}\n\n");
@@ -165,9 +186,10 @@ static void emit_entries(hd_model *m)
 {
     hd_text out = { 0 };
     hd_text_add(&out, "/* %s.c: %s */\n#include \"%s.h\"\n#include \"%s_kernels.h\"\n\n", m->kernels.prefix,
-                hd_emit_banner(m, "The entries: one line for each step, in the order they run.\n * S scratch, W weights, P packed weights, G gradients and moments, by byte offset."), m->kernels.prefix, m->kernels.prefix);
+                hd_emit_banner(m, "The entries: one line for each step, in the order they run.\n * S scratch, W weights, P packed weights, G gradients and moments, C cache, by byte offset."), m->kernels.prefix, m->kernels.prefix);
     hd_text_add(&out, "#define S(offset) ((float *)(void *)(scratch + (offset)))\n#define W(offset) ((float *)(void *)((unsigned char *)memory->weights + (offset)))\n"
-                      "#define P(offset) ((float *)(void *)((unsigned char *)memory->packed + (offset)))\n#define G(offset) ((float *)(void *)((unsigned char *)memory->state + (offset)))\n\n");
+                      "#define P(offset) ((float *)(void *)((unsigned char *)memory->packed + (offset)))\n#define G(offset) ((float *)(void *)((unsigned char *)memory->state + (offset)))\n%s\n",
+                m->graph->decoding ? hd_format("#define C(offset) ((float *)(void *)((unsigned char *)memory->cache + %lld + (offset)))\n", (long long)m->graph->decoding->header_bytes) : "");
     for (int i = 0; i < m->programs; i++) {
         const hd_program *p = m->program[i];
         double flops = 0;
@@ -184,6 +206,7 @@ static void emit_entries(hd_model *m)
         hd_emit_prototype(&out, m, &hd_emit_pack_entry);
         hd_text_add(&out, "\n{\n    (void)memory;\n    return threads && threads->count < 1 ? HD_ERROR_THREADS : HD_OK;\n}\n\n");
     }
+    hd_emit_decode_functions(&out, m);
     hd_text_add(&out, "const char *%s_error(int error) { return hd_error_text(error); }\n", m->kernels.prefix);
     hd_emit_file(m, hd_format("%s.c", m->kernels.prefix), out.data, false);
 }

@@ -78,11 +78,12 @@ const char *hd_emit_type(const hd_node *n) { return n->dtype == HD_I32 ? "int32_
 
 void hd_emit_prototype(hd_text *out, const hd_model *m, const hd_entry *e)
 {
-    hd_text_add(out, "int %s_%s(const %s_memory *memory, const hd_threads *threads", m->kernels.prefix, hd_emit_function(e), m->kernels.prefix);
+    hd_text_add(out, "int %s_%s%s(const %s_memory *memory, const hd_threads *threads%s", m->kernels.prefix, hd_emit_function(e), e->decodes ? "_rows" : "", m->kernels.prefix, e->decodes ? ", int stream" : "");
     for (int i = 0; i < e->inputs; i++)
         hd_text_add(out, ", const %s *%s", hd_emit_type(e->input[i]), hd_emit_argument(e, i));
     for (int i = 0; i < e->outputs; i++)
         hd_text_add(out, ", %s *%s", hd_emit_type(e->output[i].node), hd_emit_argument(e, e->inputs + i));
-    if (e->causal) hd_text_add(out, ", int sequences, int used");
+    if (e->decodes) hd_text_add(out, ", int used");
+    else if (e->causal) hd_text_add(out, ", int sequences, int used");
     hd_text_add(out, ")");
 }

@@ -57,6 +57,8 @@ typedef union hd_attr {
     struct { int64_t rows; } size;                                  /* embedding_dw: vocabulary rows */
     struct { bool documents; int64_t queries, keys; } bounds;       /* key_bounds: from ids of documents, or else from lengths */
     struct { const double *value; } table;                          /* the elements, in the arena */
+    struct { int64_t rows, offset, divide, modulo; } position_ids;  /* modulo 0: none */
+    struct { int axis; const struct hd_kept_rows *kept; } row;      /* last_row, first_row, shift_cached: which axis has the rows; where the last two stay */
     struct { int axis; } shift;                                     /* shift by one along this axis; start vector has the shape of the axes after it */
     /* rope over the last axis taken as [heads][head_dim]: the first `dims` of each head are rotated by position * base^(-2t/dims).
      * Position is the index on axis `axis`. pairs: (2t, 2t+1) rotate together, else (t, t + dims/2). inverse: by the negative angle.
@@ -111,6 +113,7 @@ typedef struct hd_entry {
     int inputs;  hd_node **input;          /* op input, in argument order */
     int outputs; hd_named *output;
     int effects; hd_node **effect;
+    bool decodes;                          /* prefill or step: reads and writes the cache (passes/decode.c) */
     bool causal;                           /* rows past `used` never influence rows before: the entry takes `used` and `sequences` */
 } hd_entry;
 
@@ -121,6 +124,9 @@ typedef struct hd_training {
     double average;                        /* weight averaging: EMA decay per step, 0 = off */
     int64_t warmup, batch;                 /* steps; sequences per optimiser step, a multiple of the micro-batch */
 } hd_training;
+
+/* The last two rows that a shift has seen, of each stream, in the cache: that of position p at p mod 2. In bytes. */
+typedef struct hd_kept_rows { int64_t bytes, offset, stream_bytes; } hd_kept_rows;
 
 /* Layout of the `hyper` f32 input of train_step. */
 enum { HD_HYPER_LR, HD_HYPER_BETA1, HD_HYPER_BETA2, HD_HYPER_EPSILON, HD_HYPER_DECAY, HD_HYPER_CLIP,
@@ -143,6 +149,9 @@ typedef struct hd_graph {
     hd_training training;
     bool predicts_same;                    /* logits at position t are for token t, not t + 1: the spec shifts its inputs itself */
     int64_t length, vocab, batch;          /* language models; 0 elsewhere. batch: compiled micro-batch */
+    int64_t decode_streams, prefill_chunk; /* language models: streams of entry step, rows of prefill (0: chosen) */
+    const struct hd_decoding *decoding;    /* what passes/decode.c made, or NULL, and then why: */
+    const char *no_decoding;
     int64_t ids;                           /* tokens read are 0 .. ids - 1: rows of the table they index; mostly the vocab, which counts what is predicted */
     int configs; struct { const char *key; const char *value; } config[64];  /* resolved hd.config, for info */
     int blocks, streams;                   /* counters of recompute groups and dropout streams */
@@ -188,6 +197,10 @@ int hd_attention_result(const hd_node *, unsigned extra);
  * Those that `wanted` leaves out may be NULL; wanted NULL: all. */
 void hd_attention_gradients(hd_graph *, hd_where, const hd_attr *attr, int inputs, hd_node *const *input, hd_node *out, hd_node *lse, hd_node *dout,
                             const bool *wanted, hd_node **gradient);
+/* By node id: the axis that holds the positions of tokens [batch, length] (row i of it depends on tokens 0..i alone), or one of these. */
+enum { HD_NO_POSITIONS = -1, HD_MIXED_POSITIONS = -2 };
+int *hd_position_axes(const hd_graph *, const hd_node *tokens);
+bool hd_causal(const hd_graph *, const hd_node *output, const hd_node *tokens);      /* the output has positions on axis 1 */
 bool hd_gradient_refused(const hd_node *);                            /* a loss that depends on it cannot be differentiated */
 double hd_node_flops(const hd_node *);                                /* exact for products and attention */
 void hd_graph_print(const hd_graph *, hd_text *);                     /* stable form used by --dump */

@@ -83,7 +83,14 @@ static void add_attributes(hd_text *text, const hd_node *node)
         break;
     case HD_OP_top_k: hd_text_add(text, " k %d", attr->top_k.k); break;
     case HD_OP_embedding_dw: hd_text_add(text, " rows %lld", (long long)attr->size.rows); break;
-    case HD_OP_rope:
+    case HD_OP_position_ids:
+        if (attr->position_ids.offset) hd_text_add(text, " offset %lld", (long long)attr->position_ids.offset);
+        if (attr->position_ids.divide > 1) hd_text_add(text, " divide %lld", (long long)attr->position_ids.divide);
+        if (attr->position_ids.modulo) hd_text_add(text, " modulo %lld", (long long)attr->position_ids.modulo);
+        break;
+    case HD_OP_last_row:
+    case HD_OP_first_row: case HD_OP_shift_cached: hd_text_add(text, " axis %d", attr->row.axis); break;
+    case HD_OP_rope: case HD_OP_rope_at:
         hd_text_add(text, " axis %d head_dim %d dims %d%s%s", attr->rope.axis, attr->rope.head_dim, attr->rope.dims,
                     attr->rope.pairs ? " pairs" : "", attr->rope.inverse ? " inverse" : "");
         for (int t = 0; attr->rope.frequency && t < attr->rope.dims / 2; t++) add_number(text, t ? "" : "frequencies", attr->rope.frequency[t]);

@@ -49,7 +49,7 @@ const char *hd_operand_name(const hd_node *node, int i)
         { HD_OP_add, { "a", "b" } }, { HD_OP_sub, { "a", "b" } }, { HD_OP_mul, { "a", "b" } }, { HD_OP_div, { "a", "b" } },
         { HD_OP_max, { "a", "b" } }, { HD_OP_min, { "a", "b" } }, { HD_OP_less, { "a", "b" } }, { HD_OP_equal, { "a", "b" } },
         { HD_OP_where, { "condition", "a", "b" } }, { HD_OP_dropout, { "x", "random" } },
-        { HD_OP_accumulate, { "state", "x", "flag" } }, { HD_OP_shift, { "x", "start" } }, { HD_OP_matmul, { "a", "b" } },
+        { HD_OP_accumulate, { "state", "x", "flag" } }, { HD_OP_shift, { "x", "start" } }, { HD_OP_rope_at, { "x", "positions" } }, { HD_OP_first_row, { "x", "start", "first" } }, { HD_OP_shift_cached, { "x", "start", "first" } }, { HD_OP_matmul, { "a", "b" } },
         { HD_OP_softmax_dx, { "dy", "y" } }, { HD_OP_layer_norm, { "x", "gain", "bias" } },
         { HD_OP_layer_norm_dx, { "dy", "x", "gain", "mean", "rstd" } }, { HD_OP_layer_norm_dgain, { "dy", "x", "mean", "rstd" } },
         { HD_OP_rms_norm, { "x", "gain" } }, { HD_OP_rms_norm_dx, { "dy", "x", "gain", "rstd" } },
@@ -70,8 +70,8 @@ const char *hd_operand_name(const hd_node *node, int i)
 bool hd_operand_is_i32(const hd_node *node, int i)
 {
     const hd_op op = node->op;
-    if (op == HD_OP_reshape || op == HD_OP_slice || op == HD_OP_result) return node->input[i]->dtype == HD_I32;       /* of ids as of numbers */
-    return op == HD_OP_key_bounds || op == HD_OP_cache_keys || (op == HD_OP_attention_cached && (i == 3 || i == 4)) || extra_of_input(node, i) == HD_WITH_BOUNDS || (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) || (op == HD_OP_expert_matmul && i == 2) ||
+    if (op == HD_OP_reshape || op == HD_OP_slice || op == HD_OP_result || op == HD_OP_last_row) return node->input[i]->dtype == HD_I32;       /* of ids as of numbers */
+    return op == HD_OP_key_bounds || op == HD_OP_position_ids || op == HD_OP_cache_keys || (op == HD_OP_attention_cached && (i == 3 || i == 4)) || (op == HD_OP_rope_at && i == 1) || ((op == HD_OP_first_row || op == HD_OP_shift_cached) && i == 2) || extra_of_input(node, i) == HD_WITH_BOUNDS || (op == HD_OP_embedding && i == 1) || (op == HD_OP_embedding_dw && i == 0) || (op == HD_OP_dropout && i == 1) || (op == HD_OP_expert_matmul && i == 2) ||
            ((op == HD_OP_cross_entropy || op == HD_OP_cross_entropy_dx) && i == 1);
 }
 
@@ -304,6 +304,17 @@ void shape_shift(hd_node *node)
 {
     const hd_shape *x = in(node, 0);
     int axis = node->attr.shift.axis;
+    check_axis(node, axis);
+    hd_shape start = { .rank = x->rank - axis - 1 };
+    for (int i = 0; i < start.rank; i++) start.size[i] = x->size[axis + 1 + i];
+    need_shape(node, 1, &start, hd_format("the axes after axis %d", axis));
+    shape_same(node);
+}
+
+void shape_first_row(hd_node *node)
+{
+    const hd_shape *x = in(node, 0);
+    const int axis = node->attr.row.axis;
     check_axis(node, axis);
     hd_shape start = { .rank = x->rank - axis - 1 };
     for (int i = 0; i < start.rank; i++) start.size[i] = x->size[axis + 1 + i];
@@ -544,6 +555,23 @@ void shape_key_bounds(hd_node *node)
     }
     node->dtype = HD_I32;
     node->shape = (hd_shape){ .rank = 3, .size = { in(node, 0)->size[0], queries, 2 } };
+}
+
+void shape_position_ids(hd_node *node)
+{
+    need_rank(node, 0, 1);
+    node->dtype = HD_I32;
+    node->shape = (hd_shape){ .rank = 2, .size = { in(node, 0)->size[0], node->attr.position_ids.rows } };
+}
+
+void shape_rope_at(hd_node *node) { shape_rope(node); }
+
+void shape_last_row(hd_node *node)
+{
+    check_axis(node, node->attr.row.axis);
+    node->dtype = node->input[0]->dtype;
+    node->shape = *in(node, 0);
+    node->shape.size[node->attr.row.axis] = 1;
 }
 
 /* gradient_norm(hyper, gradients...), adamw(hyper, norm, then weight, gradient, m, v of each): one number. */

@@ -445,6 +445,10 @@ end
 
 local config_values
 
+-- Keys of every language model, without being named in its hd.config: streams, sequences that entry `step` continues at once;
+-- prefill_chunk, positions that `prefill` computes at once (0: chosen by the length).
+local decoding, decoding_asked = { streams = 1, prefill_chunk = 0 }, nil
+
 -- The model's sizes and choices with their defaults. -D key=value sets one, keeping the default's type.
 function hd.config(defaults)
   if type(defaults) ~= "table" then fail("hd.config takes a table { key = default }, got %s", kind_of(defaults)) end
@@ -466,11 +470,14 @@ function hd.config(defaults)
     local flag = "-D " .. override
     local key, text = override:match("^([^=]*)=(.*)$")
     if not key then core.fail("a -D flag is key=value; keys of this spec: " .. table.concat(keys, ", "), flag) end
-    if defaults[key] == nil then
+    if defaults[key] == nil and decoding[key] then
+      decoding[key], decoding_asked = parse(flag, key, text, decoding[key]), flag
+    elseif defaults[key] == nil then
       local like = near(key, keys)
-      core.fail(("this spec has no key '%s'%s; its keys: %s"):format(key, like[1] and ("; did you mean %s?"):format(like[1]) or "", table.concat(keys, ", ")), flag)
+      core.fail(("this spec has no key '%s'%s; its keys: %s; of every language model: streams, prefill_chunk"):format(key, like[1] and ("; did you mean %s?"):format(like[1]) or "", table.concat(keys, ", ")), flag)
+    else
+      values[key] = parse(flag, key, text, defaults[key])
     end
-    values[key] = parse(flag, key, text, defaults[key])
   end
   for key, value in pairs(values) do core.config(key, tostring(value)) end
   config_values = values
@@ -585,6 +592,7 @@ local function finish(model) close_checkpoint() core.model(model) return setmeta
 -- a table name -> tensor (in the order of their names) or a list of { name, tensor } (in that order).
 function hd.model(given)
   local o = begin_model("hd.model", given, { "name", "entries", "config" })
+  if decoding_asked then core.fail("streams and prefill_chunk are keys of language models; this is hd.model", decoding_asked) end
   if type(o.entries) ~= "table" or not next(o.entries) then fail("hd.model: entries must be a table { forward = { inputs = { ... }, outputs = { ... } } }") end
   for name, entry in pairs(o.entries) do
     local what = "hd.model: entry " .. check_identifier("hd.model: the name of an entry", name)
@@ -682,7 +690,10 @@ function hd.language_model(given)
       entry = core.entry { name = "loss", hidden = true, inputs = { tokens, targets }, outputs = { { name = "loss", node = noisy }, { name = "nll", node = noisy_nll } } }
     end
   end
-  local model = finish { name = o.name, language_model = true, tokens = tokens, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, tokenizer = o.tokenizer, training = training }
+  local streams, chunk = decoding.streams, decoding.prefill_chunk
+  if streams < 1 or streams > 256 then core.fail(("streams must be 1 to 256, got %d"):format(streams), decoding_asked) end
+  if chunk < 0 or chunk > length then core.fail(("prefill_chunk must be 1 to the length, %d, or 0 for a choice by it; got %d"):format(length, chunk), decoding_asked) end
+  local model = finish { name = o.name, language_model = true, streams = streams, prefill_chunk = chunk, tokens = tokens, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, tokenizer = o.tokenizer, training = training }
   if training then core.train_step(entry, logits, targets, chunks_of(logits)) end
   return model
 end

@@ -46,7 +46,7 @@ bool hd_has_epilogue(const hd_node *n)
     switch (n->op) {
     case HD_OP_matmul: case HD_OP_layer_norm: case HD_OP_layer_norm_dx: case HD_OP_rms_norm: case HD_OP_rms_norm_dx:
     case HD_OP_softmax: case HD_OP_softmax_dx: case HD_OP_cross_entropy_dx: case HD_OP_embedding: case HD_OP_embedding_dw:
-    case HD_OP_layer_norm_dgain: case HD_OP_rms_norm_dgain: case HD_OP_rope:
+    case HD_OP_layer_norm_dgain: case HD_OP_rms_norm_dgain: case HD_OP_rope: case HD_OP_rope_at:
         return true;
     case HD_OP_sum: case HD_OP_reduce_max:
         return hd_reduce_inner(n) == hd_columns(n);      /* the epilogue counts rows by the last axis */

@@ -347,7 +347,8 @@ static bool rows_are_independent(const hd_lowering *l)
             break;
         }
         case HD_OP_matmul: if (n->input[1]->shape.rank != 2 || n->attr.matmul.trans_a) return false; break;
-        case HD_OP_layer_norm: case HD_OP_rms_norm: case HD_OP_softmax: case HD_OP_embedding: case HD_OP_attention: case HD_OP_attention_cached: case HD_OP_cache_keys: case HD_OP_shift: case HD_OP_top_k: case HD_OP_expert_matmul:
+        case HD_OP_layer_norm: case HD_OP_rms_norm: case HD_OP_softmax: case HD_OP_embedding: case HD_OP_attention: case HD_OP_shift: case HD_OP_top_k: case HD_OP_expert_matmul:
+        case HD_OP_rope_at: case HD_OP_position_ids: case HD_OP_last_row: case HD_OP_first_row: case HD_OP_shift_cached: case HD_OP_cache_keys: case HD_OP_attention_cached:
         case HD_OP_rope: case HD_OP_result: case HD_OP_reshape: case HD_OP_slice: case HD_OP_expand: case HD_OP_table: break;
         default: return false;
         }

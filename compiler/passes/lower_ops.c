@@ -508,7 +508,11 @@ void hd_lower_root(hd_lowering *l, const hd_fused *fused)
     case HD_OP_cross_entropy: hd_lower_cross_entropy(l, n); break;
     case HD_OP_cross_entropy_dx: hd_lower_cross_entropy_dx(l, fused); break;
     case HD_OP_embedding: case HD_OP_embedding_dw: hd_lower_embedding(l, fused); break;
-    case HD_OP_rope: hd_lower_rope(l, n, fused); break;
+    case HD_OP_position_ids: hd_lower_position_ids(l, n); break;
+    case HD_OP_last_row: hd_lower_last_row(l, n); break;
+    case HD_OP_first_row: hd_lower_first_row(l, n); break;
+    case HD_OP_shift_cached: hd_lower_shift_cached(l, n); break;
+    case HD_OP_rope: case HD_OP_rope_at: hd_lower_rope(l, n, fused); break;
     case HD_OP_sum: case HD_OP_reduce_max: hd_lower_reduce(l, fused); break;
     case HD_OP_concat: lower_concat(l, n); break;
     case HD_OP_pad: lower_pad(l, n); break;

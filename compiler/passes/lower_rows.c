@@ -216,8 +216,13 @@ void hd_lower_rope(hd_lowering *l, hd_node *n, const hd_fused *fused)
     const int64_t cols = hd_columns(n), rows = hd_elements(&n->shape) / cols;
     int64_t inner = 1;
     for (int i = axis + 1; i < rank - 1; i++) inner *= n->shape.size[i];
-    row_kernel k = row_begin(l, n, "rope", n->attr.rope.inverse ? "inverse" : "turn", rows, cols);
+    const bool at = n->op == HD_OP_rope_at;
+    row_kernel k = row_begin(l, n, "rope", at ? "at" : n->attr.rope.inverse ? "inverse" : "turn", rows, cols);
     row_matrix(l, &k, "x", "ld_x", x);
+    if (at) {
+        row_operand(&k, "const int32_t *", "positions", hd_lower_dense(l, n->input[1]), false);
+        hd_text_add(&k.parameters, ", streams = %lld", LL(n->input[1]->shape.size[0]));
+    }
     hd_text_add(&k.parameters, ", length = %lld, inner = %lld, heads = %lld, head_dim = %d, dims = %d, base = %.17g, adjacent = %s, inverse = %s", LL(n->shape.size[axis]), LL(inner), LL(cols / n->attr.rope.head_dim),
                 n->attr.rope.head_dim, n->attr.rope.dims, n->attr.rope.base, n->attr.rope.pairs ? "true" : "false", n->attr.rope.inverse ? "true" : "false");
     if (n->attr.rope.scale != 1) hd_text_add(&k.parameters, ", scale = %.17g", n->attr.rope.scale);

@@ -514,6 +514,7 @@ static int model(lua_State *L)
     graph->predicts_same = flag_field(L, 1, "predicts_same");
     graph->length = integer_field(L, 1, "length");
     graph->vocab = integer_field(L, 1, "vocab");
+    graph->decode_streams = integer_field(L, 1, "streams"), graph->prefill_chunk = integer_field(L, 1, "prefill_chunk");
     const char *tokenizer = text_field(L, 1, "tokenizer"), *slash = strrchr(graph->spec, '/');
     if (tokenizer) graph->tokenizer = *tokenizer == '/' ? tokenizer : hd_format("%.*s%s", slash ? (int)(slash - graph->spec) + 1 : 0, graph->spec, tokenizer);
     graph->batch = integer_field(L, 1, "batch");

@@ -42,7 +42,5 @@ void hd_sandbox_watch_lines(lua_State *, bool);
 const struct hd_pattern *hd_pattern_lua_get(lua_State *, int index);
 /* Fails at the user's line when the graph has grown past the memory limit. */
 void hd_builders_check_memory(lua_State *);
-/* causal.c: row i of the output depends on positions 0..i of tokens [batch, length] and nothing later. */
-bool hd_causal(const hd_graph *, const hd_node *output, const hd_node *tokens);
 
 #endif

@@ -33,7 +33,7 @@ static void profiled_run(void *context, void (*task)(void *, int, int), void *ar
 }
 
 /* Random inputs that mean something: ids of the vocabulary, usual settings in hyper, numbers around zero elsewhere. */
-static void fill_inputs(const hd_entry_info *entry, void **tensor)
+static void fill_inputs(const hd_entry_info *entry, void **tensor, int64_t position)
 {
     for (int i = 0; i < entry->inputs; i++) {
         const hd_tensor *input = &entry->input[i];
@@ -41,6 +41,10 @@ static void fill_inputs(const hd_entry_info *entry, void **tensor)
         if (strcmp(input->name, "hyper") == 0 && elements >= 11) {
             static const float usual[] = { 1e-4f, 0.9f, 0.99f, 1e-8f, 0.1f, 1, 0.1f, 0.01f, 1, 0, 1 };
             memcpy(tensor[i], usual, sizeof usual);
+            continue;
+        }
+        if (entry->decodes && strcmp(input->name, "first") == 0) {
+            for (int64_t e = 0; e < elements; e++) ((int32_t *)tensor[i])[e] = (int32_t)position;
             continue;
         }
         for (int64_t e = 0; e < elements; e++) {
@@ -330,12 +334,13 @@ int hd_command_bench(int argc, char **argv)
 {
     const char *name = NULL;
     bool json = false, each = false;
-    int64_t threads = hd_app_processors();
+    int64_t threads = hd_app_processors(), position = -1;
     double seconds = 2, quantile = 0.5;
     hd_option option[] = {
         { "json", NULL, HD_OPTION_FLAG, &json, 0, 0, "print one JSON object", false },
         { "threads", "T", HD_OPTION_COUNT, &threads, 1, HD_MAX_THREADS, "threads", false },
         { "seconds", "X", HD_OPTION_REAL, &seconds, 0, 1e5, "time to spend in the entry", false },
+        { "position", "N", HD_OPTION_COUNT, &position, 0, 1e9, "of prefill and step: tokens already in the cache; default 128 (prefill: 0), or half of what fits", false },
         { "each", NULL, HD_OPTION_FLAG, &each, 0, 0, "answer each line of standard input with milliseconds and peak GFLOP/s (to alternate with other programs)", false },
         { "quantile", "Q", HD_OPTION_REAL, &quantile, 0, 1, "of all times; default 0.5, the median; on a machine with other work, 0.1 says what it would do alone", false },
     };
@@ -343,6 +348,12 @@ int hd_command_bench(int argc, char **argv)
     hd_options_parse(&command, argc, argv);
     const hd_entry_info *entry = name ? hd_app_entry(name) : hd_app_entry_or_null("train_step");
     if (!entry) entry = &hd_model.entry[0];
+    if (position >= 0 && !entry->decodes) hd_app_fail("bench: --position is for the entries prefill and step");
+    if (entry->decodes) {
+        const int64_t rows = entry->input[0].size[1], most = hd_model.decode->positions ? hd_model.decode->positions - rows : INT32_MAX / 2;
+        if (position > most) hd_app_fail("bench: --position %lld: at most %lld with %lld rows in the call", (long long)position, (long long)most, (long long)rows);
+        if (position < 0) position = rows > 1 ? 0 : most < 128 ? most / 2 : 128;
+    }
 
     hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, (int)threads) };
     void *block, *tensor[entry->inputs + entry->outputs + 1];
@@ -351,14 +362,16 @@ int hd_command_bench(int argc, char **argv)
         { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "gradients and moments", entry->trains ? hd_model.state_bytes : 0, &memory.state },
         { "scratch", memory.scratch_bytes, &memory.scratch },
+        { "cache", entry->decodes ? hd_model.decode->cache_bytes : 0, &memory.cache },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
-    hd_app_map_areas(area, 5);
+    hd_app_map_areas(area, 6);
     hd_app_bind_tensors(entry, block, tensor);
     hd_pool *pool = hd_app_pool((int)threads);
     hd_weights_initialise(memory.weights, 1, hd_pool_threads(pool));
     hd_app_pack(entry, &memory, hd_pool_threads(pool));
-    fill_inputs(entry, tensor);
+    if (entry->decodes) hd_model.decode->start(&memory);
+    fill_inputs(entry, tensor, position);
     for (int i = 0; i < entry->inputs; i++) {
         const hd_entry_info *source = source_of(entry, i);
         if (!source) continue;

@@ -38,6 +38,7 @@ typedef struct hd_entry_info {
     const hd_tensor *input, *output;
     size_t scratch_bytes, local_bytes, lower_bound_bytes;   /* lower bound: most bytes live at once, whatever the plan */
     bool causal, trains, packed;                            /* packed: reads memory.packed */
+    bool decodes;                                           /* prefill, step: on rows at given positions of memory.cache, as the commands time it; hd_decode_info is for use */
     /* tensors: inputs then outputs. sequences, used: how many of the leading batch rows and of their positions matter
      * (causal entries; 0: all). Returns HD_OK, or an hd_error (hd_core.h): nothing was written then, unless it was cancelled. */
     int (*call)(const hd_memory *, const hd_threads *, void *const *tensors, int sequences, int used);

@@ -29,6 +29,14 @@ static void print_text(int threads)
         const hd_entry_info *e = &hd_model.entry[i];
         printf("%-14s %8d %12.2f %12s %12s %12s\n", e->name, e->steps, e->flops / 1e6, megabytes(e->scratch_bytes), megabytes(e->lower_bound_bytes), megabytes(e->local_bytes));
     }
+    if (hd_model.decode) {
+        const hd_decode_info *d = hd_model.decode;
+        printf("\ndecoding: %d stream%s, prefill by %lld; %s\n", d->streams, d->streams > 1 ? "s" : "", (long long)d->chunk,
+               d->positions ? hd_app_text("up to %lld positions", (long long)d->positions) : "any number of positions");
+        printf("  cache of keys and values %s, %.4f of the %s of all keys of %lld positions\n", megabytes(d->cache_bytes), (double)d->cache_bytes / (double)d->dense_cache_bytes, megabytes(d->dense_cache_bytes), (long long)hd_model.length);
+    } else if (hd_model.no_decode) {
+        printf("\nno decoding with a cache: %s\n", hd_model.no_decode);
+    }
     if (can_train()) {
         hd_area area[HD_TRAIN_AREAS];
         int areas = hd_train_areas(area, NULL, threads, hd_model.training.average > 0);
@@ -51,6 +59,10 @@ static json_t *memory_json(int threads)
         const hd_entry_info *e = &hd_model.entry[i];
         json_object_set_new(scratch, e->name, json_pack("{s:I, s:I, s:I}", "plan", (json_int_t)e->scratch_bytes, "lower_bound", (json_int_t)e->lower_bound_bytes,
                                                         "per_thread", (json_int_t)e->local_bytes));
+    }
+    if (hd_model.decode) {
+        json_object_set_new(memory, "cache", json_integer((json_int_t)hd_model.decode->cache_bytes));
+        json_object_set_new(memory, "dense_cache", json_integer((json_int_t)hd_model.decode->dense_cache_bytes));
     }
     if (hd_model.tokenizer) json_object_set_new(memory, "tokenizer", json_integer(hd_model.tokenizer->bytes));
     if (!can_train()) return memory;

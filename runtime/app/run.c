@@ -59,6 +59,40 @@ static void read_state(const char *path, void *state)
     hd_safetensors_close(file);
 }
 
+/* Entries with a cache, from the empty one on. step: tokens [streams, n] -> logits [streams, n, vocab], token after token; prefill: tokens [n]
+ * of the first stream -> logits [vocab] for what follows. Rows are those of entry forward: where its logits at position t are for token t,
+ * so are those here, and the last token of step is not read. */
+static void run_decoding(const hd_entry_info *entry, const char *in, const char *out, const hd_memory *memory, const hd_threads *threads)
+{
+    const hd_decode_info *decode = hd_model.decode;
+    const bool steps = strcmp(entry->name, "step") == 0;
+    if (!in) hd_app_fail("run %s: name the inputs: --in FILE", entry->name);
+    hd_safetensors *file = hd_safetensors_open(in);
+    const hd_st_tensor *found = hd_safetensors_find(file, "tokens");
+    const int streams = steps ? decode->streams : 1;
+    const int64_t all = found ? hd_app_elements(found->rank, found->size) : 0, count = all / streams;
+    if (!found || found->rank < 1 || found->rank > 2 || count < 1 || (found->rank == 2 ? found->size[0] : 1) != streams)
+        hd_app_fail("%s: entry %s reads tensor 'tokens', i32 [%d, any number]", in, entry->name, streams);
+    int32_t *ids = hd_app_alloc((size_t)all * sizeof *ids), *one = hd_app_alloc((size_t)streams * sizeof *one);
+    hd_safetensors_read_i32(found, found->rank, found->size, ids);
+    check_ids(in, &(hd_tensor){ "tokens", HD_TYPE_I32, found->rank, { found->size[0], found->rank > 1 ? found->size[1] : 0 } }, ids);
+    hd_safetensors_close(file);
+    const int64_t vocab = hd_model.vocab, rows = steps ? count : 1;
+    float *logits = hd_app_alloc((size_t)(streams * rows * vocab) * sizeof *logits), *row = hd_app_alloc((size_t)(streams * vocab) * sizeof *row);
+    int error = decode->start(memory);
+    if (!error && !steps) error = decode->prefill(memory, threads, 0, ids, count, logits);
+    for (int64_t t = 0; steps && t < count && !error; t++) {
+        for (int s = 0; s < streams; s++) one[s] = hd_model.ahead ? ids[s * count + t] : t ? ids[s * count + t - 1] : 0;
+        error = decode->step(memory, threads, one, row);
+        for (int s = 0; s < streams; s++) memcpy(logits + (s * count + t) * vocab, row + s * vocab, (size_t)vocab * sizeof *logits);
+    }
+    if (error) hd_app_fail("run %s: %s", entry->name, hd_error_text(error));
+    const int64_t size[] = { streams, rows, vocab };
+    const hd_st_item item = { "logits", HD_ST_F32, steps ? 3 : 1, steps ? size : size + 2, logits };
+    hd_safetensors_write(out, &item, 1, NULL, 0);
+    free(ids), free(one), free(logits), free(row);
+}
+
 int hd_command_run(int argc, char **argv)
 {
     const char *name = NULL, *in = NULL, *out = NULL, *weights = NULL, *weights_out = NULL, *state_in = NULL, *state_out = NULL;
@@ -82,6 +116,8 @@ int hd_command_run(int argc, char **argv)
     if (sequences > hd_model.batch && hd_app_language_model()) hd_app_fail("--sequences %lld: at most %lld", (long long)sequences, (long long)hd_model.batch);
     if (used > hd_model.length && hd_app_language_model()) hd_app_fail("--used %lld: at most %lld", (long long)used, (long long)hd_model.length);
     if ((state_in || state_out) && !entry->trains) hd_app_fail("run: entry %s does not train: --state-in and --state-out are not valid for it", name);
+    if (entry->decodes && (sequences || used)) hd_app_fail("run: entry %s takes as many tokens as it is given: --sequences and --used are not valid for it", name);
+    if (entry->decodes && !out) hd_app_fail("run: name the outputs: --out FILE");
     if (!out && !weights_out && !state_out) hd_app_fail("run: name the outputs: --out FILE");
     if (out) hd_file_check(out);
     if (weights_out) hd_file_check(weights_out);
@@ -94,11 +130,12 @@ int hd_command_run(int argc, char **argv)
         { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "gradients and moments", entry->trains ? hd_model.state_bytes : 0, &memory.state },
         { "scratch", memory.scratch_bytes, &memory.scratch },
+        { "cache", entry->decodes ? hd_model.decode->cache_bytes : 0, &memory.cache },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
-    hd_app_map_areas(area, 5);
+    hd_app_map_areas(area, 6);
     hd_app_bind_tensors(entry, block, tensor);
-    read_inputs(entry, in, tensor);
+    if (!entry->decodes) read_inputs(entry, in, tensor);
     hd_pool *pool = hd_app_pool((int)threads);
     if (weights) {
         hd_weights_load(weights, memory.weights);
@@ -109,10 +146,11 @@ int hd_command_run(int argc, char **argv)
     if (state_in) read_state(state_in, memory.state);
     hd_app_pack(entry, &memory, hd_pool_threads(pool));
 
-    hd_app_call(entry, &memory, hd_pool_threads(pool), tensor, (int)sequences, (int)used);
+    if (entry->decodes) run_decoding(entry, in, out, &memory, hd_pool_threads(pool));
+    else hd_app_call(entry, &memory, hd_pool_threads(pool), tensor, (int)sequences, (int)used);
     hd_pool_free(pool);
 
-    if (out) {
+    if (out && !entry->decodes) {
         hd_st_item *item = hd_app_alloc((size_t)entry->outputs * sizeof *item);
         for (int i = 0; i < entry->outputs; i++) {
             const hd_tensor *output = &entry->output[i];

@@ -51,19 +51,21 @@ static bool agrees(const char *family)
     hd_tensor_data tokens = hd_tensor_file_read(io, "input_ids");
     tokens.name = "tokens";
     hd_tensor_file_write(in, 1, &tokens);
-    must("%s build%s %s -o %s -D batch=%lld -D length=%lld", heddle(), sanitize(), folder, program, (long long)tokens.shape.size[0], (long long)tokens.shape.size[1]);
+    must("%s build%s %s -o %s -D batch=%lld -D length=%lld -D streams=%lld -D prefill_chunk=32", heddle(), sanitize(), folder, program, (long long)tokens.shape.size[0], (long long)tokens.shape.size[1], (long long)tokens.shape.size[0]);
     if (*said) fail_msg("%s: it should have nothing to say:\n%s", family, said);
     must("%s run forward --in %s --out %s --weights %s", program, in, out, folder);
     const bool image = !strcmp(family, "imagegpt");
     const double error = worst_share(out, io, image ? "out.logits" : "logits");
+    must("%s run step --in %s --out %s --weights %s", program, in, out, folder);      /* both sequences, token after token */
+    const double stepped = worst_share(out, io, image ? "out.logits" : "logits");
     bool same = true;
     if (!image) {
         const char *prompt = ids_text(hd_tensor_file_read(io, "prompt_ids")), *greedy = ids_text(hd_tensor_file_read(io, "greedy_ids"));
         must("%s sample --weights %s --temperature 0 --tokens 40 --prompt '%s'", program, folder, prompt);
         same = !strncmp(said, hd_format("%s %s", prompt, greedy), strlen(prompt) + 1 + strlen(greedy));
     }
-    print_message("%-12s logits %.1e%s\n", family, error, image ? "" : same ? ", greedy ids identical" : ", greedy ids DIFFER");
-    return error <= 1e-5 && same;
+    print_message("%-12s logits %.1e, by steps %.1e%s\n", family, error, stepped, image ? "" : same ? ", greedy ids identical" : ", greedy ids DIFFER");
+    return error <= 1e-5 && stepped <= 1e-5 && same;
 }
 
 static void families_give_the_reference_numbers(void **state)
