@@ -95,6 +95,7 @@ COMPILER_TESTS = \
   variants_test \
   predict_test \
   golden_test \
+  decode_test \
   import_test
 RUNTIME_TESTS = \
   test_pool \

@@ -39,8 +39,12 @@ enum { PART_LINES = 48 };      /* compilers take more than twice the time over a
 /* Prefill: what follows this step is for the logits alone, which no chunk but the last is asked for. */
 static int last_of_cache(const hd_program *p)
 {
-    int last = p->entry && p->entry->decodes && p->entry->causal ? 0 : p->steps;
-    for (int k = last; k < p->steps; k++) if (p->step[k].node && p->step[k].node->op == HD_OP_attention_cached) last = k + 1;
+    const hd_decoding *d = p->graph ? p->graph->decoding : NULL;
+    int last = d && p->entry == d->prefill ? 0 : p->steps;
+    for (int k = last; k < p->steps; k++) {
+        const hd_op op = p->step[k].node ? p->step[k].node->op : HD_OP_input;
+        if (op == HD_OP_attention_cached || op == HD_OP_shift_cached) last = k + 1;
+    }
     return last;
 }
 

@@ -692,7 +692,7 @@ function hd.language_model(given)
   end
   local streams, chunk = decoding.streams, decoding.prefill_chunk
   if streams < 1 or streams > 256 then core.fail(("streams must be 1 to 256, got %d"):format(streams), decoding_asked) end
-  if chunk < 0 or chunk > length then core.fail(("prefill_chunk must be 1 to the length, %d, or 0 for a choice by it; got %d"):format(length, chunk), decoding_asked) end
+  if chunk < 0 or chunk == 1 or chunk > length then core.fail(("prefill_chunk must be 2 to the length, %d, or 0 for a choice by it; got %d"):format(length, chunk), decoding_asked) end
   local model = finish { name = o.name, language_model = true, streams = streams, prefill_chunk = chunk, tokens = tokens, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, tokenizer = o.tokenizer, training = training }
   if training then core.train_step(entry, logits, targets, chunks_of(logits)) end
   return model

@@ -382,9 +382,9 @@ static const hd_entry *derive_entry(derivation *d, const char *name, const hd_en
 /* Rows of prefill: enough that products are bound by arithmetic and reading the weights again for each chunk costs little. */
 static int64_t chunk_of(const hd_graph *g)
 {
-    enum { MOST = 256 };
-    if (g->prefill_chunk) return g->prefill_chunk;
-    return g->length < MOST ? g->length : MOST;
+    enum { LEAST = 2, MOST = 256 };      /* one row is what step takes */
+    const int64_t rows = g->prefill_chunk ? g->prefill_chunk : g->length < MOST ? g->length : MOST;
+    return rows < LEAST ? LEAST : rows;
 }
 
 void hd_add_decoding(hd_graph *g)

@@ -32,7 +32,7 @@ void hd_lower_last_row(hd_lowering *l, hd_node *n)
     hd_step *s = hd_step_new(hd_lower_label(n, NULL), n->where);
     s->kernel = hd_kernel_get(l->kernels, "last_row", hd_format("%lldx%lldx%lld", LL(outer), LL(rows), LL(inner)), "const hd_run *run, int used, const float *x, float *out",
                               hd_format("outer = %lld, rows = %lld, inner = %lld, ld_x = %lld", LL(outer), LL(rows), LL(inner), LL(ld)), 0, s->where);
-    hd_step_text(s, l->program->row_limited ? "used" : hd_format("%lld", LL(rows)));
+    hd_step_text(s, rows > 1 ? "used" : "1");
     hd_step_view(s, "const float *", from, false);
     hd_argument *all = hd_step_last(s);
     all->elements = outer * inner;

@@ -256,7 +256,7 @@ static void *build(hd_graph *g, built_op *built, int ops, const hd_target *targe
         for (int k = 0; k < built[i].entry->inputs + built[i].entry->outputs; k++) hd_text_add(&calls, ", t[%d]", k);
         hd_text_add(&calls, "); }\n");
     }
-    HD_PUSH(m.file, m.files, m.file_capacity, ((hd_file){ "calls.c", calls.data, false }));
+    HD_PUSH(m.file, m.files, m.file_capacity, ((hd_file){ "calls.c", calls.data, false, 0 }));
 
     char folder[] = "/tmp/hd_random_XXXXXX";
     if (!mkdtemp(folder)) { wrong("cannot make %s", folder); return NULL; }
@@ -347,11 +347,11 @@ static void backwards(void *context, void (*task)(void *, int, int), void *argum
 
 static void run_op(void *library, int number, const built_op *b, const tensors *t)
 {
-    typedef struct { void *weights, *state, *scratch; } memory;
+    typedef struct { void *weights, *state, *scratch, *packed, *cache; size_t scratch_bytes; const volatile int *cancel; } memory;
     int (*call)(const memory *, const hd_threads *, float *const *);
     *(void **)&call = dlsym(library, hd_format("call_%d", number));
     const size_t bytes = (size_t)(b->program->scratch_bytes + 3 * b->program->local_bytes + 63) / 64 * 64 + 64;
-    memory m = { .scratch = aligned_alloc(64, bytes) };
+    memory m = { .scratch = aligned_alloc(64, bytes), .scratch_bytes = bytes };
     memset(m.scratch, 0xff, bytes);      /* NaN: nothing may be read before it was written */
     const hd_threads threads = { NULL, 3, backwards };
     if (!call || call(&m, &threads, t->at)) wrong("the call is refused");
