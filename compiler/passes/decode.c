@@ -407,8 +407,8 @@ void hd_add_decoding(hd_graph *g)
     made->chunk = chunk_of(g);
     if (!d.refusal) made->prefill = derive_entry(&d, "prefill", forward, 1, made->chunk);
     if (!d.refusal) made->step = derive_entry(&d, "step", forward, made->streams, 1);
-    if (d.refusal) {           /* the nodes made so far are dead: no entry reaches them */
-        g->entries = entries;
+    if (d.refusal) {
+        g->nodes = nodes, g->entries = entries;
         g->no_decoding = d.refusal;
         return;
     }
