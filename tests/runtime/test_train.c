@@ -120,7 +120,7 @@ static void minutes_are_fixed_to_steps_that_repeat_the_run(void **state)
     const char *steps = strstr(program_out, "--steps ");
     assert_non_null(steps);
     assert_true(atoi(steps + 8) > 0);
-    assert_true(ended.tv_sec - begun.tv_sec < 20);
+    assert_true(ended.tv_sec - begun.tv_sec < 60);      /* 0.6, or a multiple of that where other work comes after the steps were fixed */
     ok(program("train " DATA "--steps %d --out counted", atoi(steps + 8)));
     assert_same_run("timed", "counted");
 }
