@@ -31,7 +31,7 @@ COMPILER = base/base \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/attention_cached emit/calls emit/inspect emit/names emit/header emit/decode emit/model emit/info \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
   tokenizer/tokens tokenizer/read_json tokenizer/read_files tokenizer/unicode tokenizer/write \
-  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/tensor_file driver/import
+  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/emit driver/tensor_file driver/import
 CORE = core/pool
 # the encoder: in programs that have a tokenizer, and in the compiler, which asks it about the tables it wrote
 TOKENIZER = app/tokenizer app/tokenizer_normal app/tokenizer_split app/tokenizer_model
@@ -178,12 +178,13 @@ tune: all
 # PREFIX/bin/heddle and, under PREFIX/share/heddle, what it finds beside itself
 SHARE = $(DESTDIR)$(PREFIX)/share/heddle
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/templates $(SHARE)/lua $(SHARE)/runtime/core $(SHARE)/runtime/app $(SHARE)/runtime/tune $(SHARE)/tune $(SHARE)/lib $(SHARE)/models/hf
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/templates/package $(SHARE)/lua $(SHARE)/runtime/core $(SHARE)/runtime/app $(SHARE)/runtime/tune $(SHARE)/tune $(SHARE)/lib $(SHARE)/models/hf
 	install build/heddle $(DESTDIR)$(PREFIX)/bin/heddle
 	install -m 644 templates/*.tmpl $(SHARE)/templates
+	install -m 644 templates/package/* $(SHARE)/templates/package
 	install -m 644 compiler/lua/*.lua compiler/emit/template.lua $(SHARE)/lua
 	install -m 644 runtime/core/*.[ch] $(SHARE)/runtime/core
-	install -m 644 runtime/app/hd_model.h runtime/app/hd_traffic.h $(SHARE)/runtime/app
+	install -m 644 runtime/app/hd_model.h runtime/app/hd_traffic.h runtime/app/tokenizer*.[ch] $(SHARE)/runtime/app
 	install -m 644 runtime/tune/*.[ch] $(SHARE)/runtime/tune
 	install -m 644 compiler/tune/shipped.txt $(SHARE)/tune
 	install -m 644 build/lib/libheddle_app.a $(SHARE)/lib

@@ -242,24 +242,36 @@ static int write_all(int file, const char *data, size_t bytes)
     return 0;
 }
 
+const char *hd_stage_file(const char *path, const char *data, size_t bytes, const char **staged)
+{
+    *staged = NULL;
+    if (same_content(path, data, bytes)) return NULL;
+    const char *name = hd_format("%s.%ld.tmp", path, (long)getpid());
+    int file = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file < 0) return strerror(errno);
+    int problem = write_all(file, data, bytes);
+    if (!problem && fsync(file) && errno != EINVAL && errno != EROFS) problem = errno;   /* some file systems cannot */
+    if (close(file) && !problem) problem = errno;
+    if (!problem) *staged = name;
+    else unlink(name);
+    return problem ? strerror(problem) : NULL;
+}
+
 void hd_write_file(const char *path, const char *data, size_t bytes)
 {
-    hd_where where = { path, 0 };
+    const char *problem = NULL, *staged = NULL;
     struct stat status;
-    bool device = !stat(path, &status) && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
-    if (!device && same_content(path, data, bytes)) return;
-    /* a pipe or a terminal (/dev/stdout) is written to, never replaced */
-    const char *name = device ? path : hd_format("%s.%ld.tmp", path, (long)getpid());
-    int file = open(name, device ? O_WRONLY | O_CLOEXEC : O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0) hd_fail(where, "cannot write: %s", strerror(errno));
-    int problem = write_all(file, data, bytes);
-    if (!problem && !device && fsync(file) && errno != EINVAL && errno != EROFS) problem = errno;   /* some file systems cannot */
-    if (close(file) && !problem) problem = errno;
-    if (!problem && !device && rename(name, path)) problem = errno;
-    if (problem) {
-        if (!device) unlink(name);
-        hd_fail(where, "cannot write: %s", strerror(problem));
+    if (!stat(path, &status) && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) {      /* a pipe or a terminal (/dev/stdout) is written to, never replaced */
+        const int file = open(path, O_WRONLY | O_CLOEXEC), error = file < 0 ? errno : write_all(file, data, bytes);
+        if (error || close(file)) problem = strerror(error ? error : errno);
+    } else {
+        problem = hd_stage_file(path, data, bytes, &staged);
+        if (staged && rename(staged, path)) {
+            problem = strerror(errno);
+            unlink(staged);
+        }
     }
+    if (problem) hd_fail((hd_where){ path, 0 }, "cannot write: %s", problem);
 }
 
 uint64_t hd_hash(const void *data, size_t bytes, uint64_t seed)

@@ -43,6 +43,8 @@ void hd_text_addn(hd_text *text, const char *bytes, size_t count);
 
 /* Whole file, NUL-terminated, in the arena; NULL when it cannot be read (errno says why). */
 char *hd_read_file(const char *path, size_t *bytes);
+/* Writes data beside the path, under the name *staged, to be renamed: NULL where the path holds the same already. Returns what went wrong, or NULL. */
+const char *hd_stage_file(const char *path, const char *data, size_t bytes, const char **staged);
 /* Writes through a temporary name and rename, only if the content differs. Fails with a message. */
 void hd_write_file(const char *path, const char *data, size_t bytes);
 

@@ -178,7 +178,7 @@ static hd_choices *choose_kept(const hd_options *o, hd_graph *g, const hd_entry 
     return choices;
 }
 
-/* Programs alone carry the tokenizer. Logits may be more than its ids (many models round them up), never fewer. */
+/* What is made from the model carries the tokenizer. Logits may be more than its ids (many models round them up), never fewer. */
 static void add_tokenizer(const hd_options *o, const hd_graph *g, hd_model *m)
 {
     bool regex = false;
@@ -227,7 +227,7 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
         (*last)->part = true;
     }
     m->trains = trains, m->choices = choices;
-    if (info) add_tokenizer(o, g, m);
+    if (info || !strcmp(o->command, "emit")) add_tokenizer(o, g, m);
     hd_expander *expander = hd_expander_new(folders->templates, folders->expander);
     for (hd_model *v = m; v; v = v->better) hd_emit(v, expander, info, info ? hd_cc_version(hd_cc_find(o->cc)) : "");
     return m;

@@ -1,4 +1,4 @@
-/* heddle info and heddle emit: what a model will need, and its sources for another program. */
+/* heddle info: what a model will need. */
 #include "predict.h"
 #include "../passes/decode.h"
 #include "../passes/recompute.h"
@@ -105,48 +105,5 @@ int hd_command_info(const hd_options *o)
                 t->other_threads ? hd_format(", %d of them timed with another number of threads than %d", t->other_threads, t->threads) : "");
     if (!o->json) machine_text(m, &machine);
     for (int i = 0; i < m->programs && !o->json; i++) predict_text(m, &machine, m->program[i]);
-    return 0;
-}
-
-static const char *renamed(const char *text, const char *from, const char *to)
-{
-    hd_text out = { 0 };
-    const size_t n = strlen(from);
-    for (const char *at; (at = strstr(text, from)); text = at + n) {
-        hd_text_addn(&out, text, (size_t)(at - text));
-        hd_text_add(&out, "%s", to);
-    }
-    hd_text_add(&out, "%s", text);
-    return out.data;
-}
-
-int hd_command_emit(const hd_options *o)
-{
-    if (!o->out) hd_fail((hd_where){ 0 }, "emit needs -o DIR");
-    hd_model *m = hd_compile(o, false, NULL);
-    const char *name = m->graph->name;
-    const hd_folders *f = hd_folders_find();
-    static const char *const core[] = { "hd_core.h", "hd_vec.h", "hd_math.h", "hd_random.h", "hd_pool.h", "hd_pool.c" };
-    for (unsigned i = 0; i < sizeof core / sizeof *core; i++) {
-        size_t bytes = 0;
-        const char *text = hd_read_file(hd_format("%s/%s", f->core, strcmp(core[i], "hd_pool.c") ? core[i] : "pool.c"), &bytes);
-        if (!text) hd_fail((hd_where){ hd_format("%s/%s", f->core, core[i]), 0 }, "heddle's runtime is not where it should be");
-        /* The pool carries the model's prefix, so that programs can hold several models. */
-        const bool pool = strstr(core[i], "pool") != NULL;
-        HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ pool ? renamed(core[i], "hd_pool", hd_format("%s_pool", name)) : core[i], pool ? renamed(renamed(text, "hd_pool", hd_format("%s_pool", name)), "HD_POOL", hd_format("%s_POOL", name)) : text, strstr(core[i], ".h") != NULL, 0 }));
-    }
-    hd_text flags = { 0 }, sources = { 0 }, cmake = { 0 }, pc = { 0 };
-    for (int i = 0; i < 4 && o->target->flags[i]; i++) hd_text_add(&flags, "%s%s", i ? " " : "", o->target->flags[i]);
-    for (int i = 0; i < m->files; i++) if (!m->file[i].header) hd_text_add(&sources, "%s%s", sources.length ? " " : "", m->file[i].name);
-    hd_text_add(&cmake, "# add_subdirectory() this folder, then target_link_libraries(app %s)\ncmake_minimum_required(VERSION 3.10)\nproject(%s C)\nadd_library(%s STATIC %s)\n"
-                        "target_include_directories(%s PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})\ntarget_compile_options(%s PRIVATE -O2 -fno-math-errno -fno-trapping-math -Wno-psabi %s)\nfind_package(Threads REQUIRED)\ntarget_link_libraries(%s PUBLIC Threads::Threads m)\n",
-                name, name, name, sources.data, name, name, flags.data, name);
-    hd_text_add(&pc, "# the sources are the library: compile them with Cflags, or point Libs at what you built\nfolder=${pcfiledir}\nName: %s\nDescription: %s, compiled by heddle\nVersion: %s\nCflags: -I${folder}\nLibs: -L${folder} -l%s -lpthread -lm\n", name, hd_comment(m->graph->spec), HD_VERSION, name);
-    hd_text make = { 0 };
-    hd_text_add(&make, "CFLAGS += -O2 -fno-math-errno -fno-trapping-math -Wno-psabi %s\nlib%s.a: $(patsubst %%.c,%%.o,%s)\n\tar rcs $@ $^\n", flags.data, name, sources.data);
-    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ "CMakeLists.txt", cmake.data, true, 0 }));
-    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ hd_format("%s.pc", name), pc.data, true, 0 }));
-    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ "Makefile", make.data, true, 0 }));
-    hd_files_write(m, o->out);
     return 0;
 }

@@ -19,25 +19,25 @@ void hd_emit_decode_constants(hd_text *out, const hd_model *m)
 void hd_emit_decode_header(hd_text *out, const hd_model *m)
 {
     const hd_decoding *d = m->graph->decoding;
-    const char *name = m->kernels.prefix;
+    const char *name = m->kernels.prefix, *up = hd_emit_upper(name);
     if (!d) return;
     const bool one = d->streams == 1;
     hd_text_add(out, "/* Decoding. memory->cache holds %s, each at a position of its own: how many of its positions were computed. Plain bytes: a copy\n"
                      " * of the block is a saved state, and may be continued elsewhere%s. The functions refuse a cache that another model made (HD_ERROR_CACHE).\n"
                      " * A cancelled call leaves its streams where the last finished chunk of positions ended%s. */\n\n",
                 one ? "one sequence, its stream" : hd_format("%lld independent sequences, the streams", LL(d->streams)), one ? "" : ", all streams together", d->rewinds ? "" : "; prefill then empties its stream");
-    hd_text_add(out, "/* Makes memory->cache the cache of %s. To be called once for the block, and writes its first %lld bytes only. */\nint %s_start(const %s_memory *memory);\n\n", one ? "one empty stream" : "empty streams", LL(d->header_bytes), name, name);
-    hd_text_add(out, "/* How many positions of a stream were computed; or a negative hd_error. */\nint64_t %s_position(const %s_memory *memory, int stream);\n\n", name, name);
-    hd_text_add(out, "/* Forgets what a stream computed at `position` and after it. %s */\nint %s_rewind(const %s_memory *memory, int stream, int64_t position);\n\n",
-                d->rewinds ? "Any position up to the present one will do." : hd_format("HD_ERROR_POSITIONS where its keys are overwritten: 0, the position before the last,\n * and any while no more than %lld were computed are always possible.", LL(d->safe)), name, name);
+    hd_text_add(out, "/* Makes memory->cache the cache of %s. To be called once for the block, and writes its first %lld bytes only. */\n%s_API int %s_start(const %s_memory *memory);\n\n", one ? "one empty stream" : "empty streams", LL(d->header_bytes), up, name, name);
+    hd_text_add(out, "/* How many positions of a stream were computed; or a negative hd_error. */\n%s_API int64_t %s_position(const %s_memory *memory, int stream);\n\n", up, name, name);
+    hd_text_add(out, "/* Forgets what a stream computed at `position` and after it. %s */\n%s_API int %s_rewind(const %s_memory *memory, int stream, int64_t position);\n\n",
+                d->rewinds ? "Any position up to the present one will do." : hd_format("HD_ERROR_POSITIONS where its keys are overwritten: 0, the position before the last,\n * and any while no more than %lld were computed are always possible.", LL(d->safe)), up, name, name);
     hd_text_add(out, "/* prefill\n *   tokens         in   int32 [count], which continue the stream; %s\n *   logits         out  float [%lld], for the token that follows\n"
                      " * HD_ERROR_POSITIONS, and nothing changed, where the stream has not as many positions left. */\n"
-                     "int %s_prefill(const %s_memory *memory, const hd_threads *threads, int stream, const int32_t *tokens, int64_t count, float *logits);\n\n",
-                m->graph->predicts_same ? "count 0 is possible at position 0" : "count is 1 or more", LL(m->graph->vocab), name, name);
+                     "%s_API int %s_prefill(const %s_memory *memory, const hd_threads *threads, int stream, const int32_t *tokens, int64_t count, float *logits);\n\n",
+                m->graph->predicts_same ? "count 0 is possible at position 0" : "count is 1 or more", LL(m->graph->vocab), up, name, name);
     hd_text_add(out, "/* step\n *   tokens         in   int32 [%lld], %s\n *   logits         out  float [%lld][%lld], for the token that follows%s\n */\n"
-                     "int %s_step(const %s_memory *memory, const hd_threads *threads, const int32_t *tokens, float *logits);\n\n",
+                     "%s_API int %s_step(const %s_memory *memory, const hd_threads *threads, const int32_t *tokens, float *logits);\n\n",
                 LL(d->streams), one ? "which continues the stream" : "one to continue each stream; -1: that stream rests", LL(d->streams), LL(m->graph->vocab),
-                hd_format("%s%s", one ? "" : "; rows of streams at rest are not to be read", m->graph->predicts_same ? ";\n *                  at position 0 the token is not read: nothing comes before it" : ""), name, name);
+                hd_format("%s%s", one ? "" : "; rows of streams at rest are not to be read", m->graph->predicts_same ? ";\n *                  at position 0 the token is not read: nothing comes before it" : ""), up, name, name);
 }
 
 void hd_emit_decode_functions(hd_text *out, const hd_model *m)

@@ -76,6 +76,8 @@ void hd_emit_header(hd_model *m)
     hd_emit_constant(&out, hd_format("%s_SCRATCH_BYTES", up), scratch, "enough for any entry, plus");
     hd_emit_constant(&out, hd_format("%s_THREAD_BYTES", up), local, "this for each thread");
     hd_text_add(&out, "%s", shared);
+    hd_text_add(&out, "#ifndef %s_API          /* what a library exports, whatever -fvisibility says; define it as nothing to keep the model to yourself */\n"
+                      "#if defined(__GNUC__)\n#define %s_API __attribute__((visibility(\"default\")))\n#else\n#define %s_API\n#endif\n#endif\n\n", up, up, up);
     const char *name = m->kernels.prefix;
     hd_text_add(&out, "typedef struct %s_memory {\n"
                       "    void *weights;          /* %s_WEIGHTS_BYTES, laid out as below; written only by entries that train */\n"
@@ -86,11 +88,11 @@ void hd_emit_header(hd_model *m)
                       "    size_t scratch_bytes;   /* what scratch points to */\n"
                       "    const volatile int *cancel;      /* NULL, or a flag that ends the call when it is not 0 */\n"
                       "} %s_memory;\n\n", name, up, up, up, name, g->decoding ? hd_format("%s_CACHE_BYTES, keys and values of sequences being decoded: %s_start", up, name) : "keys and values of sequences being decoded; this model cannot", name);
-    hd_text_add(&out, "/* What a returned number means, as text in English: \"the scratch memory is too small\". */\nconst char *%s_error(int error);\n\n", name);
-    hd_text_add(&out, "/* %s\nint %s_pack(const %s_memory *memory, const hd_threads *threads);\n\n",
+    hd_text_add(&out, "/* What a returned number means, as text in English: \"the scratch memory is too small\". */\n%s_API const char *%s_error(int error);\n\n", up, name);
+    hd_text_add(&out, "/* %s\n%s_API int %s_pack(const %s_memory *memory, const hd_threads *threads);\n\n",
                 m->packing.bytes ? "pack\n * Fills memory->packed from memory->weights; needs no other member. To be called once after weights were loaded or changed,\n"
                                    " * before entries that read packed weights. One packed copy serves any number of callers at once.\n */"
-                                 : "pack\n * No entry of this model reads packed weights: there is nothing to do, and memory->packed may be NULL.\n */", m->kernels.prefix, m->kernels.prefix);
+                                 : "pack\n * No entry of this model reads packed weights: there is nothing to do, and memory->packed may be NULL.\n */", up, m->kernels.prefix, m->kernels.prefix);
     for (int i = 0; i < m->programs; i++) {
         const hd_entry *e = m->program[i]->entry;
         if (e->decodes) continue;
@@ -102,7 +104,7 @@ void hd_emit_header(hd_model *m)
                               " *   gradients (1 / calls per step), accumulate (0 in the first call of a step, then 1), update (1 in the last call of a step, else 0), zeros.\n");
         if (m->program[i]->reads_packed) hd_text_add(&out, " *   Reads packed weights: %s_pack comes first.\n", m->kernels.prefix);
         if (e->causal) hd_text_add(&out, " *   sequences, used: the leading sequences, and positions of each, that matter; 0: all. Outputs beyond them are not to be read.\n");
-        hd_text_add(&out, " */\n");
+        hd_text_add(&out, " */\n%s_API ", up);
         hd_emit_prototype(&out, m, e);
         hd_text_add(&out, ";\n\n");
     }

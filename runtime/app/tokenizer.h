@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef HD_TOKENS_SHARED
+#define HD_TOKENS_SHARED      /* storage class of what these files share: static where they are put into one (heddle emit) */
+#endif
+
 enum { HD_TOKENIZER_MAGIC = 0x314b5448, HD_TOKENIZER_STAGES = 12, HD_TOKENIZER_MOST_IDS = 1 << 20 };
 
 /* A table: `count` elements from byte `at` of the block on (8-byte aligned). count 0: absent. */
@@ -108,7 +112,7 @@ typedef struct hd_tokenizer {
 
 #define HD_AT(t, table, type) ((const type *)(const void *)((const unsigned char *)(t) + (t)->table.at))
 
-uint64_t hd_tokenizer_hash(const void *text, size_t bytes);
+HD_TOKENS_SHARED uint64_t hd_tokenizer_hash(const void *text, size_t bytes);
 
 /* Regular expressions that no splitter here knows: PCRE2, linked only by programs whose tokenizer holds one. */
 typedef struct hd_regex {
@@ -121,25 +125,25 @@ extern const hd_regex hd_regex_pcre2;
 
 /* NULL: no memory, or a regular expression that does not compile (regex may be NULL where no stage holds one). */
 typedef struct hd_encoder hd_encoder;
-hd_encoder *hd_encoder_new(const hd_tokenizer *, const hd_regex *);
-void hd_encoder_free(hd_encoder *);
+HD_TOKENS_SHARED hd_encoder *hd_encoder_new(const hd_tokenizer *, const hd_regex *);
+HD_TOKENS_SHARED void hd_encoder_free(hd_encoder *);
 
 /* The ids of a text. special: with the tokens that the template puts around it. Returns their number, -1 when memory is out or a
  * regular expression gave up; *ids is the encoder's, until its next call. Bytes that are no UTF-8 are kept by byte-level tokenizers and become U+FFFD for the others. */
-int64_t hd_encode(hd_encoder *, const char *text, size_t bytes, bool special, const int32_t **ids);
+HD_TOKENS_SHARED int64_t hd_encode(hd_encoder *, const char *text, size_t bytes, bool special, const int32_t **ids);
 /* The text as the normaliser leaves it, and the ids of one piece by the model alone: for the compiler and tests. */
-int64_t hd_encoder_normalise(hd_encoder *, const char *text, size_t bytes, const char **normal);
-int64_t hd_encoder_piece(hd_encoder *, const char *piece, size_t bytes, const int32_t **ids);
+HD_TOKENS_SHARED int64_t hd_encoder_normalise(hd_encoder *, const char *text, size_t bytes, const char **normal);
+HD_TOKENS_SHARED int64_t hd_encoder_piece(hd_encoder *, const char *piece, size_t bytes, const int32_t **ids);
 /* The ends of the pieces that the splitter makes of a text, dropped ones left out: pairs start, end. */
-int64_t hd_encoder_split(hd_encoder *, const char *text, size_t bytes, const int64_t **ends);
+HD_TOKENS_SHARED int64_t hd_encoder_split(hd_encoder *, const char *text, size_t bytes, const int64_t **ends);
 
 /* The bytes of ids, malloc'ed and NUL-terminated (NULL: no memory); ids outside the vocabulary add nothing. skip: without special tokens. */
-char *hd_decode(const hd_tokenizer *, const int32_t *ids, int64_t count, bool skip, size_t *bytes);
+HD_TOKENS_SHARED char *hd_decode(const hd_tokenizer *, const int32_t *ids, int64_t count, bool skip, size_t *bytes);
 
 /* Decoding while ids arrive: text is given out when its characters are whole; invalid bytes are U+FFFD.
  * out has room for hd_stream_room(t) bytes; returns how many were written. id -1: the end, what is held back comes out. */
 typedef struct hd_stream { const hd_tokenizer *tokenizer; int64_t count; bool skip; unsigned held; unsigned char hold[4]; uint32_t stripped; } hd_stream;
-size_t hd_stream_room(const hd_tokenizer *);
-size_t hd_stream_put(hd_stream *, int32_t id, char *out);
+HD_TOKENS_SHARED size_t hd_stream_room(const hd_tokenizer *);
+HD_TOKENS_SHARED size_t hd_stream_put(hd_stream *, int32_t id, char *out);
 
 #endif

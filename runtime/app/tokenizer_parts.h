@@ -50,7 +50,7 @@ struct hd_encoder {
 };
 
 /* items with room for `needed`; false and e->failed when memory is out. */
-bool hd_room(hd_encoder *e, void *items, size_t *capacity, size_t needed, size_t item_bytes);
+HD_TOKENS_SHARED bool hd_room(hd_encoder *e, void *items, size_t *capacity, size_t needed, size_t item_bytes);
 static inline bool hd_put(hd_encoder *e, hd_buffer *b, const void *data, size_t bytes)
 {
     if (b->capacity - b->bytes < bytes && !hd_room(e, &b->data, &b->capacity, b->bytes + bytes, 1)) return false;
@@ -126,14 +126,14 @@ static inline uint32_t hd_find(const hd_tokenizer *t, const hd_table *table, uin
 }
 
 /* The id of a token by its text, or -1. *whole: the model makes that one token of it. */
-int32_t hd_word(const hd_tokenizer *t, const void *text, size_t bytes, bool *whole);
+HD_TOKENS_SHARED int32_t hd_word(const hd_tokenizer *t, const void *text, size_t bytes, bool *whole);
 
 /* tokenizer_normal.c: the text [*text, + *bytes) through the normaliser's stages; the result is in place or in a buffer of e. */
-void hd_normalise(hd_encoder *e, const char **text, size_t *bytes);
+HD_TOKENS_SHARED void hd_normalise(hd_encoder *e, const char **text, size_t *bytes);
 /* tokenizer_split.c: the pieces of a text, each to hd_piece. */
-void hd_split(hd_encoder *e, const char *text, size_t bytes);
-void hd_split_start(hd_encoder *e);            /* once for an encoder */
+HD_TOKENS_SHARED void hd_split(hd_encoder *e, const char *text, size_t bytes);
+HD_TOKENS_SHARED void hd_split_start(hd_encoder *e);            /* once for an encoder */
 /* tokenizer_model.c: the ids of a piece. */
-void hd_piece(hd_encoder *e, const char *text, size_t bytes);
+HD_TOKENS_SHARED void hd_piece(hd_encoder *e, const char *text, size_t bytes);
 
 #endif

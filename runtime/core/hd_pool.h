@@ -7,10 +7,13 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifndef HD_POOL_API
+#define HD_POOL_API          /* what libraries say of the symbols that they export */
+#endif
 typedef struct hd_pool hd_pool;
-hd_pool *hd_pool_new(int count);
-const hd_threads *hd_pool_threads(hd_pool *);
-void hd_pool_free(hd_pool *);
+HD_POOL_API hd_pool *hd_pool_new(int count);
+HD_POOL_API const hd_threads *hd_pool_threads(hd_pool *);
+HD_POOL_API void hd_pool_free(hd_pool *);
 #ifdef __cplusplus
 }
 #endif

@@ -95,9 +95,9 @@ static int processors(void)
 }
 
 /* Claims and runs slots of one range until none is left: from its front if it is the thread's own, else from its back. */
-static void work_on(hd_pool *pool, range *range, bool own, int thread)
+static void work_on(hd_pool *pool, range *of, bool own, int thread)
 {
-    uint64_t ticket = atomic_load_explicit(&range->ticket, memory_order_acquire);
+    uint64_t ticket = atomic_load_explicit(&of->ticket, memory_order_acquire);
     for (;;) {
         hd_pool_task *task = atomic_load_explicit(&pool->task, memory_order_relaxed);
         void *argument = atomic_load_explicit(&pool->argument, memory_order_relaxed);
@@ -106,7 +106,7 @@ static void work_on(hd_pool *pool, range *range, bool own, int thread)
         if (next >= end) return;
         /* release: the reads above stay before the claim; acquire: the task's reads stay after it */
         uint64_t claimed = own ? ticket + 1 : ticket - ((uint64_t)1 << END_SHIFT);
-        if (!atomic_compare_exchange_weak_explicit(&range->ticket, &ticket, claimed, memory_order_acq_rel, memory_order_acquire))
+        if (!atomic_compare_exchange_weak_explicit(&of->ticket, &ticket, claimed, memory_order_acq_rel, memory_order_acquire))
             continue;
         task(argument, first + (own ? next : end - 1), thread);
         if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
@@ -114,7 +114,7 @@ static void work_on(hd_pool *pool, range *range, bool own, int thread)
             pthread_cond_signal(&pool->wake_caller);
             pthread_mutex_unlock(&pool->lock);
         }
-        ticket = atomic_load_explicit(&range->ticket, memory_order_acquire);
+        ticket = atomic_load_explicit(&of->ticket, memory_order_acquire);
     }
 }
 
