@@ -79,6 +79,11 @@ build/runtime/app/attention_page.o build/asan/runtime/app/attention_page.o: buil
 # those that take longest first, so that none is left over at the end
 COMPILER_TESTS = \
   build_test \
+  tune_test \
+  tokenizer_test \
+  variants_test \
+  predict_test \
+  emit_test \
   golden_test \
   decode_test \
   import_test \
