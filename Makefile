@@ -36,7 +36,7 @@ CORE = core/pool
 # the encoder: in programs that have a tokenizer, and in the compiler, which asks it about the tables it wrote
 TOKENIZER = app/tokenizer app/tokenizer_normal app/tokenizer_split app/tokenizer_model
 APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/shards app/weights app/data app/score \
-  app/train app/trainer app/checkpoint app/eval app/sample app/run app/bench app/peak app/pages app/info \
+  app/train app/trainer app/checkpoint app/eval app/sample app/continuation app/interactive app/generate app/sampler app/stops app/media app/image_png app/sound_file app/run app/bench app/peak app/pages app/info \
   app/text app/tokenize app/kept app/coder app/attention app/attention_page $(TOKENIZER) app/tokenizer_regex
 
 # what the compiler shares with the programs it makes: predictions rest on the speeds that PROGRAM bench measures
@@ -79,16 +79,12 @@ build/runtime/app/attention_page.o build/asan/runtime/app/attention_page.o: buil
 # those that take longest first, so that none is left over at the end
 COMPILER_TESTS = \
   build_test \
-  tune_test \
-  tokenizer_test \
-  variants_test \
-  predict_test \
-  emit_test \
   golden_test \
   decode_test \
   import_test \
   variants_test \
   recompute_test \
+  emit_test \
   cache_test \
   kernels_test \
   facts_test \
@@ -109,6 +105,7 @@ COMPILER_TESTS = \
 RUNTIME_TESTS = \
   test_train \
   test_commands \
+  test_sample \
   math_test \
   test_safetensors \
   test_pool
@@ -139,13 +136,13 @@ build/tests/compiler/%: build/tests/compiler/%.o build/tests/compiler/tool.o $(C
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -ldl $(LIBS)
 
 build/tests/runtime/%: build/tests/runtime/%.o build/tests/runtime/support.o build/tests/runtime/tiny_model.o build/lib/libheddle_app.a
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -l:libjansson.a -lm -lpthread
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -l:libjansson.a -l:libpng16.a -l:libz.a -lsndfile -lm -lpthread
 
 build/asan/tests/compiler/%: build/asan/tests/compiler/%.o build/asan/tests/compiler/tool.o $(SO)
 	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -ldl $(LIBS)
 
 build/asan/tests/runtime/%: build/asan/tests/runtime/%.o build/asan/tests/runtime/support.o build/asan/tests/runtime/tiny_model.o build/lib/libheddle_app_asan.a
-	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -l:libjansson.a -lm -lpthread
+	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -l:libjansson.a -l:libpng16.a -l:libz.a -lsndfile -lm -lpthread
 
 # damaged files of each kind, read under the sanitizers: SECONDS of each
 FUZZ_DATA ?= ../shared/data/tokenizers

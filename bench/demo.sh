@@ -24,5 +24,5 @@ bits=$(sed 's/.*"bits_per_byte": *\([0-9.]*\).*/\1/' "$out/eval.json" | head -1)
 all=$(xz -9e --stdout "$data" | wc -c)
 part=$(head -c $((bytes - held)) "$data" | xz -9e --stdout | wc -c)
 awk -v b="$bits" -v x=$(((all - part) * 8)) -v n="$held" 'BEGIN { printf "\nheld-out bits per byte, the last 10 %% of the file:   heddle %.3f   xz -9e %.3f\n\n", b, x / n }'
-"$out/text" sample --weights "$out/text.safetensors" --tokens 400 --temperature 0.8 --seed 1
+"$out/text" sample --weights "$out/text.safetensors" --tokens 400 --slide --temperature 0.8 --seed 1
 echo

@@ -113,6 +113,19 @@ typedef struct hd_training_info {
     int64_t warmup, batch;
 } hd_training_info;
 
+/* What tokens are where they are neither text nor ids: the pixels of an image, or the samples of a sound (media.h writes and reads
+ * the files). An image's tokens are its elements (a byte each) row by row: all channels of a pixel together, or planar: one channel's
+ * plane after the other; or with a palette its pixels' colours. */
+typedef struct hd_image_info {
+    int64_t width, height;
+    int channels;                             /* 1 grey, 3 red, green, blue */
+    bool planar;
+    int colours; const unsigned char *palette;        /* [colours][channels]; 0 and NULL: tokens are bytes */
+    const struct hd_image_library *library;
+} hd_image_info;
+typedef enum hd_sound_encoding { HD_SOUND_LINEAR8, HD_SOUND_MU_LAW, HD_SOUND_G711 } hd_sound_encoding;
+typedef struct hd_sound_info { int64_t rate; hd_sound_encoding encoding; const struct hd_sound_library *library; } hd_sound_info;
+
 typedef struct hd_model_info {
     const char *name, *version, *spec, *target, *compiler;
     int level;                                /* hd_cpu_level a processor needs */
@@ -133,6 +146,10 @@ typedef struct hd_model_info {
     hd_training_info training;
     const struct hd_tokenizer *tokenizer;     /* how text becomes tokens (tokenizer.h), or NULL: bytes, or ids that the user makes */
     const struct hd_regex *tokenizer_regex;   /* NULL unless its tables hold regular expressions */
+    const int32_t *start;                     /* the token that a sample without a prompt begins after, and that is no part of it; or NULL */
+    int ends; const int32_t *end;             /* tokens that end a text */
+    const hd_image_info *image;               /* or NULL */
+    const hd_sound_info *sound;               /* or NULL */
 } hd_model_info;
 
 /* Defined by the generated MODEL_info.c: one table for each kind of processor that the program was compiled for, the best first,

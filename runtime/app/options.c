@@ -26,7 +26,7 @@ static hd_option *find(const hd_command *command, const char *name, size_t lengt
 static void print_default(const hd_option *option)
 {
     switch (option->kind) {
-    case HD_OPTION_FLAG: break;
+    case HD_OPTION_FLAG: case HD_OPTION_TEXTS: break;
     case HD_OPTION_COUNT: if ((double)*(int64_t *)option->value >= option->low) printf(" (%lld)", (long long)*(int64_t *)option->value); break;
     case HD_OPTION_REAL: if (*(double *)option->value >= option->low) printf(" (%g)", *(double *)option->value); break;
     case HD_OPTION_TEXT: if (*(const char **)option->value) printf(" (%s)", *(const char **)option->value); break;
@@ -62,6 +62,12 @@ static void set(hd_option *option, const char *text)
     errno = 0;
     if (option->kind == HD_OPTION_TEXT) {
         *(const char **)option->value = text;
+    } else if (option->kind == HD_OPTION_TEXTS) {
+        hd_texts *list = option->value;
+        const char **more = realloc(list->text, (size_t)(list->count + 1) * sizeof *more);
+        if (!more) hd_app_fail("out of memory");
+        more[list->count++] = text;
+        list->text = more;
     } else if (option->kind == HD_OPTION_COUNT) {
         long long value = strtoll(text, &end, 10);
         if (end == text || *end || errno || (double)value < option->low || (double)value > option->high)

@@ -5,12 +5,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef enum hd_option_kind { HD_OPTION_FLAG, HD_OPTION_COUNT, HD_OPTION_REAL, HD_OPTION_TEXT } hd_option_kind;
+typedef enum hd_option_kind { HD_OPTION_FLAG, HD_OPTION_COUNT, HD_OPTION_REAL, HD_OPTION_TEXT, HD_OPTION_TEXTS } hd_option_kind;
+
+/* Of a flag that may be given several times, all its texts in order. */
+typedef struct hd_texts { int count; const char **text; } hd_texts;
 
 typedef struct hd_option {
     const char *name, *argument;     /* "steps", "N"; argument NULL for flags */
     hd_option_kind kind;
-    void *value;                     /* bool, int64_t, double, const char *: holds the default; one outside the range means: not given */
+    void *value;                     /* bool, int64_t, double, const char *, hd_texts: holds the default; one outside the range means: not given */
     double low, high;                /* counts and reals: inclusive range */
     const char *help;
     bool given;

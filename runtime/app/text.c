@@ -8,6 +8,7 @@
 
 #include "app.h"
 #include "progress.h"
+#include "tokenizer_parts.h"
 
 hd_encoder *hd_text_encoder(const char *command)
 {
@@ -42,12 +43,26 @@ static int64_t listed_ids(const char *from, const char *text, size_t bytes, int3
     return count;
 }
 
+/* Prompts alone: what is learnt from may be anything. */
+static void warn_unless_utf8(const char *from, const char *text, size_t bytes)
+{
+    static bool warned;
+    if (hd_model.tokenizer->flags & HD_TOKENS_BYTES || warned) return;
+    unsigned length;
+    for (size_t i = 0; i < bytes && !warned; i += length)
+        if (hd_utf8((const unsigned char *)text + i, (const unsigned char *)text + bytes, &length) == HD_NOT_UTF8) {
+            fprintf(stderr, "warning: %s: byte %zu is no UTF-8; this tokenizer reads such bytes as U+FFFD\n", from, i);
+            warned = true;
+        }
+}
+
 int64_t hd_text_ids(const char *from, const char *text, size_t bytes, int32_t **ids)
 {
     int64_t count = 0;
     if (hd_model.tokenizer) {
         const hd_tokenizer *t = hd_model.tokenizer;
         hd_encoder *encoder = hd_text_encoder(from);
+        warn_unless_utf8(from, text, bytes);
         *ids = hd_app_alloc((t->before.count + 1) * sizeof **ids);
         for (; count < t->before.count; count++) (*ids)[count] = (int32_t)HD_AT(t, before, uint32_t)[count];
         count += hd_text_append(encoder, from, text, bytes, ids, count);
@@ -62,22 +77,33 @@ int64_t hd_text_ids(const char *from, const char *text, size_t bytes, int32_t **
     return count;
 }
 
-/* Control characters are no text, and would steer a terminal. */
-static void print_byte(unsigned char byte)
-{
-    const bool order = byte < 32 ? byte != '\n' && byte != '\t' : byte == 127;
-    putchar(order && hd_progress_terminal(stdout) ? '?' : byte);
-}
+size_t hd_text_room(void) { return hd_model.tokenizer ? hd_stream_room(hd_model.tokenizer) : 16; }
 
-void hd_text_print(hd_text_printer *p, int32_t id)
+size_t hd_text_put(hd_text_writer *w, int32_t id, char *out)
 {
     if (hd_model.tokenizer) {
-        if (!p->room) p->room = hd_app_alloc(hd_stream_room(hd_model.tokenizer)), p->stream = (hd_stream){ .tokenizer = hd_model.tokenizer, .skip = true };
-        const size_t bytes = hd_stream_put(&p->stream, id, p->room);
-        for (size_t i = 0; i < bytes; i++) print_byte((unsigned char)p->room[i]);
-    } else if (id >= 0) {
-        if (hd_app_bytes()) print_byte((unsigned char)id);
-        else printf("%d ", id);
+        if (!w->stream.tokenizer) w->stream = (hd_stream){ .tokenizer = hd_model.tokenizer, .skip = true };
+        return hd_stream_put(&w->stream, id, out);
+    }
+    if (id < 0) return 0;
+    if (!hd_app_bytes()) return (size_t)snprintf(out, hd_text_room(), "%d ", id);
+    *out = (char)id;
+    return 1;
+}
+
+size_t hd_text_character(const char *text, size_t bytes)
+{
+    unsigned length;
+    return hd_utf8((const unsigned char *)text, (const unsigned char *)text + bytes, &length) == HD_NOT_UTF8 ? 0 : length;
+}
+
+void hd_text_show(const char *text, size_t bytes)
+{
+    const bool terminal = hd_progress_terminal(stdout);
+    for (size_t i = 0; i < bytes; i++) {
+        const unsigned char c = (unsigned char)text[i];
+        const bool order = c < 32 ? c != '\n' && c != '\t' : c == 127;
+        putchar(order && terminal ? '?' : c);
     }
     fflush(stdout);
 }

@@ -80,16 +80,16 @@ static void eval_gives_the_same_bits_for_every_stride_and_thread_count(void **st
 static void a_sample_continues_the_prompt_beyond_the_length(void **state)
 {
     (void)state;
-    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 3"));
+    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 3 --slide"));
     assert_int_equal(strlen(program_out), 6 + 100 + 1);
     assert_int_equal(strncmp(program_out, "heddle", 6), 0);
     char first[256];
     strcpy(first, program_out);
-    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 3 --threads 1"));
+    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 3 --threads 1 --slide"));
     assert_string_equal(program_out, first);
-    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 4"));
+    ok(program("sample --weights w --prompt heddle --tokens 100 --seed 4 --slide"));
     assert_string_not_equal(program_out, first);
-    ok(program("sample --weights w --prompt heddleheddleheddleheddleheddleheddleheddle --tokens 5"));
+    ok(program("sample --weights w --prompt heddleheddleheddleheddleheddleheddleheddle --tokens 5 --slide"));
     assert_int_equal(strlen(program_out), 42 + 5 + 1);
     ok(program("sample --weights w --tokens 0 --prompt x"));
     assert_string_equal(program_out, "x\n");
@@ -98,12 +98,12 @@ static void a_sample_continues_the_prompt_beyond_the_length(void **state)
 static void temperature_0_top_1_and_a_tiny_top_p_are_greedy(void **state)
 {
     (void)state;
-    ok(program("sample --weights w --prompt the --tokens 50 --temperature 0"));
+    ok(program("sample --weights w --prompt the --tokens 30 --temperature 0"));
     char greedy[256];
     strcpy(greedy, program_out);
-    ok(program("sample --weights w --prompt the --tokens 50 --temperature 0.7 --top-k 1 --seed 8"));
+    ok(program("sample --weights w --prompt the --tokens 30 --temperature 0.7 --top-k 1 --seed 8"));
     assert_string_equal(program_out, greedy);
-    ok(program("sample --weights w --prompt the --tokens 50 --temperature 2 --top-p 0.000001 --seed 9"));
+    ok(program("sample --weights w --prompt the --tokens 30 --temperature 2 --top-p 0.000001 --seed 9"));
     assert_string_equal(program_out, greedy);
 }
 
@@ -203,7 +203,7 @@ static void info_and_bench_print_the_keys_that_scripts_read(void **state)
     assert_contains(program_out, "\"weights\": 33792");
     assert_contains(program_out, "\"kept_pairs\": 32, \"density\": 0.03125");
     assert_contains(program_out, "\"config\": {\"length\": \"32\", \"width\": \"16\"}");
-    assert_contains(program_out, "\"target\": \"any\", \"variants\": [\"any\"]");
+    assert_contains(program_out, "\"target\": \"any\", \"variants\": [\"any\", \"cached\", ");
     ok(program("info"));
     assert_contains(program_out, "parameters: 8448");
     ok(program("bench --json --seconds 0.05"));
@@ -430,7 +430,7 @@ static void a_sample_on_a_terminal_ends_the_line_and_cannot_steer_it(void **stat
     int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
     if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0 || (terminal = open(ptsname(master), O_RDWR | O_NOCTTY)) < 0) skip();
     before_program = to_terminal;
-    int status = program("sample --weights w --temperature 1000 --tokens 1000");     /* all bytes nearly equally likely */
+    int status = program("sample --weights w --temperature 1000 --tokens 1000 --slide");     /* all bytes nearly equally likely */
     before_program = NULL;
     ok(status);
     unsigned char text[4096];
@@ -441,7 +441,7 @@ static void a_sample_on_a_terminal_ends_the_line_and_cannot_steer_it(void **stat
     assert_int_equal(text[bytes - 1], '\n');
     close(master);
     close(terminal);
-    ok(program("sample --weights w --temperature 1000 --tokens 1000"));
+    ok(program("sample --weights w --temperature 1000 --tokens 1000 --slide"));
     assert_non_null(memchr(program_out, 27, 1000));          /* a file gets every byte as it is */
 }
 

@@ -5,16 +5,22 @@
  * forward and loss read a packed copy of the weights, which is stale unless it is made after every change.
  * Real gradients, AdamW as the compiler's train_step defines it, work cut into a fixed number of slots. In the
  * environment, counted in calls of train_step: TINY_NAN_STEP makes the loss of that call NaN, TINY_STOP_STEP makes that
- * call raise SIGTERM. */
+ * call raise SIGTERM.
+ *
+ * HEDDLE_CPU chooses among its variants: "any", the plain one; "cached", which decodes with a cache of 3 streams; "image" (3 channels),
+ * "planar", "palette" (with a token to begin after) and "sound", whose tokens are those. TINY_TRACE names a file that gets a line for
+ * each call of the decoding functions. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <math.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../runtime/app/hd_model.h"
+#include "../../runtime/app/media.h"
 #include "../../runtime/core/hd_random.h"
 
 enum { VOCAB = 256, WIDTH = 16, LENGTH = 32, BATCH = 4, POSITIONS = BATCH * LENGTH, SLOTS = 8 };
@@ -196,12 +202,95 @@ static const hd_weight weights[] = {
 static const hd_pattern_info patterns[] = { { .name = "own position only", .queries = LENGTH, .keys = LENGTH, .kept_pairs = LENGTH, .density = 1.0 / LENGTH } };
 static const char *const config[][2] = { { "length", "32" }, { "width", "16" } };
 
-static const hd_model_info tiny = {
-    .name = "tiny", .version = "test", .spec = "tiny.lua", .target = "any", .compiler = "cc", .kind = "language_model",
-    .length = LENGTH, .vocab = VOCAB, .ids = VOCAB, .batch = BATCH, .ahead = 1, .parameters = PARAMETERS,
-    .weights_bytes = PARAMETERS * sizeof(float), .packed_bytes = PARAMETERS * sizeof(float), .pack = pack, .state_bytes = 3 * PARAMETERS * sizeof(float),
-    .weights = 3, .weight = weights, .entries = 3, .entry = entries, .patterns = 1, .pattern = patterns, .configs = 2, .config = config,
-    .training = { true, 1e-2, 0.1, 0.9, 0.99, 1e-8, 0.01, 1.0, 0, 10, 8 },
-};
-const hd_model_info *const hd_model_variants[] = { &tiny, NULL };
+/* ---- decoding: the cache holds the tokens of each stream ---- */
+
+enum { STREAMS = 3, MAGIC = 0x54494e59 };
+typedef struct cache { int magic, count[STREAMS]; int32_t tokens[STREAMS][LENGTH]; } cache;
+
+static void trace(const char *format, ...)
+{
+    FILE *file = getenv("TINY_TRACE") ? fopen(getenv("TINY_TRACE"), "a") : NULL;
+    if (!file) return;
+    va_list list;
+    va_start(list, format);
+    vfprintf(file, format, list);
+    va_end(list);
+    fclose(file);
+}
+
+static int start(const hd_memory *memory)
+{
+    memset(memory->cache, 0, sizeof(cache));
+    ((cache *)memory->cache)->magic = MAGIC;
+    return 0;
+}
+
+static int rewind_to(const hd_memory *memory, int stream, int64_t position)
+{
+    cache *c = memory->cache;
+    if (c->magic != MAGIC || stream < 0 || stream >= STREAMS || position < 0 || position > c->count[stream]) return -1;
+    c->count[stream] = (int)position;
+    trace("rewind %d to %d\n", stream, (int)position);
+    return 0;
+}
+
+static int64_t position_of(const hd_memory *memory, int stream) { return ((cache *)memory->cache)->count[stream]; }
+
+static int take(const hd_memory *memory, int stream, const int32_t *tokens, int64_t count, float *logits)
+{
+    cache *c = memory->cache;
+    const float *values = memory->weights;
+    if (c->magic != MAGIC || stream < 0 || stream >= STREAMS || count < 1 || c->count[stream] + count > LENGTH) return -1;
+    for (int64_t i = 0; i < count; i++) c->tokens[stream][c->count[stream]++] = tokens[i];
+    const float *embed = values + EMBED + tokens[count - 1] * WIDTH;
+    for (int v = 0; v < VOCAB; v++) {
+        logits[v] = values[BIAS + v];
+        for (int e = 0; e < WIDTH; e++) logits[v] += embed[e] * values[HEAD + v * WIDTH + e];
+    }
+    return 0;
+}
+
+static int prefill(const hd_memory *memory, const hd_threads *threads, int stream, const int32_t *tokens, int64_t count, float *logits)
+{
+    (void)threads;
+    trace("prefill %d:", stream);
+    for (int64_t i = 0; i < count; i++) trace(" %d", tokens[i]);
+    trace("\n");
+    return take(memory, stream, tokens, count, logits);
+}
+
+static int step(const hd_memory *memory, const hd_threads *threads, const int32_t *tokens, float *logits)
+{
+    int status = 0;
+    (void)threads;
+    trace("step %d %d %d\n", tokens[0], tokens[1], tokens[2]);
+    for (int s = 0; s < STREAMS; s++)
+        if (tokens[s] >= 0) status |= take(memory, s, tokens + s, 1, logits + s * VOCAB);
+        else for (int v = 0; v < VOCAB; v++) logits[s * VOCAB + v] = NAN;
+    return status;
+}
+
+static const hd_decode_info decode = { .streams = STREAMS, .chunk = 4, .positions = LENGTH, .cache_bytes = sizeof(cache), .dense_cache_bytes = sizeof(cache), .start = start,
+                                       .rewind = rewind_to, .position = position_of, .prefill = prefill, .step = step };
+
+static const int32_t line_break = '\n', before_all = 255;
+static const unsigned char colours[] = { 0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255 };
+static const hd_image_info image = { .width = 4, .height = 2, .channels = 3, .library = &hd_image_png };
+static const hd_image_info planar = { .width = 4, .height = 2, .channels = 3, .planar = true, .library = &hd_image_png };
+static const hd_image_info palette = { .width = 5, .height = 3, .channels = 3, .colours = 4, .palette = colours, .library = &hd_image_png };
+static const hd_sound_info sound = { .rate = 8000, .encoding = HD_SOUND_MU_LAW, .library = &hd_sound_sndfile };
+
+#define TINY \
+    .name = "tiny", .version = "test", .spec = "tiny.lua", .compiler = "cc", .kind = "language_model", \
+    .length = LENGTH, .vocab = VOCAB, .ids = VOCAB, .batch = BATCH, .ahead = 1, .parameters = PARAMETERS, \
+    .weights_bytes = PARAMETERS * sizeof(float), .packed_bytes = PARAMETERS * sizeof(float), .pack = pack, .state_bytes = 3 * PARAMETERS * sizeof(float), \
+    .weights = 3, .weight = weights, .entries = 3, .entry = entries, .patterns = 1, .pattern = patterns, .configs = 2, .config = config, \
+    .training = { true, 1e-2, 0.1, 0.9, 0.99, 1e-8, 0.01, 1.0, 0, 10, 8 }
+static const hd_model_info tiny = { .target = "any", TINY };
+static const hd_model_info tiny_cached = { .target = "cached", .decode = &decode, .ends = 1, .end = &line_break, TINY };
+static const hd_model_info tiny_image = { .target = "image", .image = &image, TINY };
+static const hd_model_info tiny_planar = { .target = "planar", .image = &planar, TINY };
+static const hd_model_info tiny_palette = { .target = "palette", .image = &palette, .start = &before_all, TINY };
+static const hd_model_info tiny_sound = { .target = "sound", .sound = &sound, TINY };
+const hd_model_info *const hd_model_variants[] = { &tiny, &tiny_cached, &tiny_image, &tiny_planar, &tiny_palette, &tiny_sound, NULL };
 const hd_model_info *hd_model_chosen = &tiny;

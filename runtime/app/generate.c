@@ -1,0 +1,119 @@
+/* Streams of tokens (generate.h). */
+#include "generate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/hd_pool.h"
+#include "weights.h"
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+static void map_cached(hd_generator *g, int threads)
+{
+    static const char *const names[] = { "prefill", "step" };
+    size_t scratch = 0, packed = 0;
+    for (int i = 0; i < 2; i++) {
+        const hd_entry_info *entry = hd_app_entry_or_null(names[i]);
+        if (!entry) continue;
+        scratch = most(scratch, hd_app_scratch_bytes(entry, threads));
+        packed = most(packed, hd_app_packed_bytes(entry));
+    }
+    const hd_area area[] = {
+        { "weights", hd_model.weights_bytes, &g->memory.weights },
+        { "packed weights", packed, &g->memory.packed },
+        { "scratch", scratch, &g->memory.scratch },
+        { "cache", hd_model.decode->cache_bytes, &g->memory.cache },
+    };
+    hd_app_map_areas(area, 4);
+    g->streams = hd_model.decode->streams;
+    g->room = hd_model.decode->positions;
+}
+
+static void map_forward(hd_generator *g, int threads)
+{
+    void *block;
+    g->forward = hd_app_entry("forward");
+    const hd_area area[] = {
+        { "weights", hd_model.weights_bytes, &g->memory.weights },
+        { "packed weights", hd_app_packed_bytes(g->forward), &g->memory.packed },
+        { "scratch", hd_app_scratch_bytes(g->forward, threads), &g->memory.scratch },
+        { "inputs and outputs", hd_app_tensors_bytes(g->forward), &block },
+    };
+    hd_app_map_areas(area, 4);
+    g->tensor = hd_app_alloc((size_t)(g->forward->inputs + g->forward->outputs) * sizeof *g->tensor);
+    hd_app_bind_tensors(g->forward, block, g->tensor);
+    g->tokens = g->tensor[hd_app_need(g->forward, "tokens", false)];
+    g->logits = g->tensor[g->forward->inputs + hd_app_need(g->forward, "logits", true)];
+    g->streams = 1;
+    g->room = hd_model.length;
+}
+
+hd_generator *hd_generator_open(const char *weights, int threads)
+{
+    hd_generator *g = hd_app_alloc(sizeof *g);
+    if (hd_model.decode) map_cached(g, threads);
+    else map_forward(g, threads);
+    if (g->room && !hd_model.ahead) g->room--;           /* the logits of a stream's last token are at its own position */
+    g->taken = hd_app_alloc((size_t)g->streams * sizeof *g->taken);
+    g->next = hd_app_alloc((size_t)g->streams * sizeof *g->next);
+    hd_weights_load(weights, g->memory.weights);
+    g->pool = hd_app_pool(threads);
+    if (g->memory.packed && hd_model.pack(&g->memory, hd_pool_threads(g->pool)) != 0) hd_app_fail("%s: packing the weights was refused", hd_model.name);
+    if (hd_model.decode && hd_model.decode->start(&g->memory) != 0) hd_app_fail("%s: the cache cannot be started", hd_model.name);
+    return g;
+}
+
+void hd_generator_close(hd_generator *g)
+{
+    hd_pool_free(g->pool);
+    free(g->tensor);
+    free(g->taken);
+    free(g->next);
+    free(g);
+}
+
+static void forward(hd_generator *g, float *logits)
+{
+    const int64_t rows = g->taken[0] + 1 - hd_model.ahead, vocab = hd_model.vocab;        /* logits at position t are for token t + ahead */
+    if (g->forward->call(&g->memory, hd_pool_threads(g->pool), g->tensor, 1, (int)rows) != 0) hd_app_fail("%s: entry forward refused the call", hd_model.name);
+    memcpy(logits, g->logits + (rows - 1) * vocab, (size_t)vocab * sizeof *logits);
+}
+
+static void step(hd_generator *g, const int32_t *tokens, float *logits)
+{
+    if (hd_model.decode->step(&g->memory, hd_pool_threads(g->pool), tokens, logits) != 0) hd_app_fail("%s: step refused the call", hd_model.name);
+}
+
+void hd_generator_feed(hd_generator *g, int stream, const int32_t *tokens, int64_t count, float *logits)
+{
+    if (g->forward) {
+        if (count) memcpy(g->tokens + g->taken[0], tokens, (size_t)count * sizeof *tokens);
+        g->taken[0] += count;
+        forward(g, logits);
+        return;
+    }
+    if (count == 1 && g->taken[stream]) {
+        for (int i = 0; i < g->streams; i++) g->next[i] = i == stream ? *tokens : -1;
+        step(g, g->next, logits);
+    } else if (hd_model.decode->prefill(&g->memory, hd_pool_threads(g->pool), stream, tokens, count, logits + stream * hd_model.vocab) != 0) {
+        hd_app_fail("%s: prefill refused %lld tokens of stream %d", hd_model.name, (long long)count, stream);
+    }
+    g->taken[stream] += count;
+}
+
+void hd_generator_step(hd_generator *g, const int32_t *tokens, float *logits)
+{
+    if (g->forward) {
+        if (*tokens >= 0) hd_generator_feed(g, 0, tokens, 1, logits);
+        return;
+    }
+    step(g, tokens, logits);
+    for (int i = 0; i < g->streams; i++) g->taken[i] += tokens[i] >= 0;
+}
+
+void hd_generator_clear(hd_generator *g, int stream)
+{
+    g->taken[stream] = 0;
+    if (hd_model.decode && hd_model.decode->rewind(&g->memory, stream, 0) != 0) hd_app_fail("%s: stream %d of the cache cannot be rewound", hd_model.name, stream);
+}
