@@ -9,5 +9,8 @@ local c = hd.config {
   stride = 96, batch = 1, dropout = 0.25, recompute = true, chunks = 1,
 }
 
+-- whole rows of the image alone are one
+local image = c.length % 96 == 0 and c.vocab == 256 and hd.image { width = 32, height = c.length // 96, order = "hwc" } or nil
+
 return network.model("cifar10", c, { (c.length + 95) // 96, 32, 3 }, { hd.pattern.sparse_transformer_strided { l = c.stride } },
-                     hd.training { lr = 3.5e-4, warmup = 5000, decay = 0.01, clip = 1.0, beta2 = 0.999, batch = c.batch })
+                     hd.training { lr = 3.5e-4, warmup = 5000, decay = 0.01, clip = 1.0, beta2 = 0.999, batch = c.batch }, image)

@@ -10,7 +10,7 @@ local network = require "sparse_transformer"
 
 local c = hd.config {
   length = 65536, layers = 0, width = 0, heads = 0, inner = 0, qk_width = 0, vocab = 256,
-  stride = 0, batch = 1, dropout = 0.0, recompute = true, chunks = 0,
+  stride = 0, batch = 1, rate = 12000, dropout = 0.0, recompute = true, chunks = 0,
   -- 0: layers, width and heads by the length, inner 4 * width, qk_width = width, stride a power of two near sqrt(length), chunks of 32,768 rows
 }
 local by_length = c.length >= 1 << 20 and { layers = 4, width = 192, heads = 3, inner = 1536 } or c.length >= 1 << 18 and { layers = 32, width = 256, heads = 8 }
@@ -26,4 +26,5 @@ if c.stride == 0 then
 end
 
 return network.model("music", c, { (c.length + c.stride - 1) // c.stride, c.stride }, { hd.pattern.sparse_transformer_strided { l = c.stride } },
-                     hd.training { lr = 3e-4, warmup = 5000, decay = 0.01, clip = 1.0, beta2 = 0.999, batch = c.batch })
+                     hd.training { lr = 3e-4, warmup = 5000, decay = 0.01, clip = 1.0, beta2 = 0.999, batch = c.batch },
+                     hd.sound { rate = c.rate, encoding = "mu-law" })

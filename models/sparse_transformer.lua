@@ -52,8 +52,8 @@ local function block(x, i, pattern, c)
 end
 
 -- c: length, layers, heads, width, inner, qk_width, vocab, batch, dropout, recompute, chunks (of rows, of the feed-forward part).
--- sizes: of the coordinate tables. patterns: a pattern (or list of one per head) for each layer in turn, repeated.
-function M.model(name, c, sizes, patterns, training)
+-- output: what tokens are, if not text (hd.image, hd.sound). sizes: of the coordinate tables. patterns: a pattern (or list of one per head) for each layer in turn, repeated.
+function M.model(name, c, sizes, patterns, training, output)
   local s = hd.scope("")
   local tokens = hd.input("tokens", { c.batch, c.length }, "i32")
   local x = s:embedding("we", tokens, c.vocab, c.width, hd.normal(0.125 / math.sqrt(c.width))) + coordinates(s, sizes, c)
@@ -63,7 +63,7 @@ function M.model(name, c, sizes, patterns, training)
     x = c.recompute and hd.recompute(block, x, i, pattern, c) or block(x, i, pattern, c)
   end
   local logits = s:linear("gen_logits", s:layer_norm("final_norm", x, 1e-6), c.vocab, { bias = false, init = hd.zeros() })
-  return hd.language_model { name = name, config = c, tokens = tokens, logits = logits, predicts = "same", training = training }
+  return hd.language_model { name = name, config = c, tokens = tokens, logits = logits, predicts = "same", training = training, output = output }
 end
 
 return M

@@ -392,16 +392,18 @@ void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, c
     qsort(jobs, (size_t)count, sizeof *jobs, largest_first);
     run_jobs(jobs, count, o);
 
-    const char **all = HD_NEW_ARRAY(const char *, count + 3), *said;
+    const char **all = HD_NEW_ARRAY(const char *, count + 5), *said;
     int libraries = 2;
     memcpy(all, object, sizeof *all * (size_t)count);
     all[count] = hd_format("%s/libheddle_app%s.a", f->objects, o->sanitize ? "_asan" : "");
     all[count + 1] = "-l:libjansson.a";
     if (m->tokenizer_regex) all[count + libraries++] = "-l:libpcre2-8.a";
+    if (m->graph->output.kind == HD_OUTPUT_IMAGE) all[count + libraries++] = "-l:libpng16.a", all[count + libraries++] = "-l:libz.a";
+    if (m->graph->output.kind == HD_OUTPUT_SOUND) all[count + libraries++] = "-lsndfile";
     const char *made = hd_format("%s/program", folder);
     if (!hd_cc_link(o, count + libraries, all, made, &said)) {
         fputs(said, stderr);
-        hd_fail((hd_where){ o->spec, 0 }, "linking failed; is heddle's runtime built (make), and libjansson's development package installed?");
+        hd_fail((hd_where){ o->spec, 0 }, "linking failed; is heddle's runtime built (make), and are the packages that ./setup names installed?");
     }
     unlink(hd_format("%s.new", out));
     if (!copy_file(made, out)) hd_fail((hd_where){ out, 0 }, "cannot be written: %s", strerror(errno));

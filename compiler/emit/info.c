@@ -67,6 +67,25 @@ void hd_emit_tokenizer(hd_model *m)
     HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ hd_format("%s.bin", symbol), m->tokenizer, true, m->tokenizer_bytes }));
 }
 
+/* What tokens mean to the command `sample`. */
+static void emit_tokens(hd_text *out, const hd_graph *g)
+{
+    const hd_output *o = &g->output;
+    if (g->bos >= 0) hd_text_add(out, "static const int32_t start = %lld;\n", (long long)g->bos);
+    for (int i = 0; i < g->ends; i++) hd_text_add(out, "%s%lld%s", i ? ", " : "static const int32_t end[] = { ", (long long)g->eos[i], i < g->ends - 1 ? "" : " };\n");
+    if (o->palette) {
+        hd_text_add(out, "static const unsigned char palette[] = {");
+        for (int64_t i = 0; i < o->colours * o->channels; i++) hd_text_add(out, "%s%d,", i % 24 ? " " : "\n    ", o->palette[i]);
+        hd_text_add(out, "\n};\n");
+    }
+    if (o->kind == HD_OUTPUT_IMAGE)
+        hd_text_add(out, "extern const struct hd_image_library hd_image_png;\nstatic const hd_image_info image = { %lld, %lld, %lld, %s, %lld, %s, &hd_image_png };\n\n", (long long)o->width,
+                    (long long)o->height, (long long)o->channels, o->planar ? "true" : "false", (long long)o->colours, o->palette ? "palette" : "0");
+    if (o->kind == HD_OUTPUT_SOUND)
+        hd_text_add(out, "extern const struct hd_sound_library hd_sound_sndfile;\nstatic const hd_sound_info sound = { %lld, %s, &hd_sound_sndfile };\n\n", (long long)o->rate,
+                    !strcmp(o->encoding, "linear8") ? "HD_SOUND_LINEAR8" : !strcmp(o->encoding, "mu-law") ? "HD_SOUND_MU_LAW" : "HD_SOUND_G711");
+}
+
 void hd_emit_info(hd_model *m, const char *compiler)
 {
     const hd_graph *g = m->graph;
@@ -121,6 +140,7 @@ void hd_emit_info(hd_model *m, const char *compiler)
     hd_text_add(&out, "static const char *const configs[][2] = {\n");
     for (int i = 0; i < g->configs; i++) hd_text_add(&out, "    { %s, %s },\n", hd_quoted(g->config[i].key), hd_quoted(g->config[i].value));
     hd_text_add(&out, "    { 0, 0 }\n};\n\n");
+    emit_tokens(&out, g);
     const hd_training *t = &g->training;
     hd_text_add(&out, "const hd_model_info hd_info_of_%s = {\n    .name = %s, .version = %s, .spec = %s, .target = %s, .level = %d, .compiler = %s,\n", m->kernels.prefix, hd_quoted(g->name), hd_quoted(m->version), hd_quoted(g->spec),
                 hd_quoted(m->target->name), m->target->level, hd_quoted(compiler));
@@ -128,6 +148,9 @@ void hd_emit_info(hd_model *m, const char *compiler)
     hd_text_add(&out, "    .weights_bytes = %lld, .packed_bytes = %lld, .state_bytes = %lld, .weights = %d, .weight = weights, .pack = pack,\n", (long long)m->weights_bytes, (long long)m->packing.bytes, (long long)m->state_bytes, weights);
     hd_text_add(&out, "    .entries = %d, .entry = entries, .patterns = (int)(sizeof patterns / sizeof *patterns) - 1, .pattern = patterns, .configs = %d, .config = configs,\n    .attentions = (int)(sizeof attentions / sizeof *attentions) - 1, .attention = attentions,\n", m->programs, g->configs);
     hd_text_add(&out, "    .decode = %s, .no_decode = %s,\n", decode, g->no_decoding ? hd_quoted(g->no_decoding) : "NULL");
+    if (g->bos >= 0) hd_text_add(&out, "    .start = &start,\n");
+    if (g->ends) hd_text_add(&out, "    .ends = %d, .end = end,\n", g->ends);
+    if (g->output.kind) hd_text_add(&out, "    %s\n", g->output.kind == HD_OUTPUT_IMAGE ? ".image = &image," : ".sound = &sound,");
     if (m->tokenizer) hd_text_add(&out, "    .tokenizer = &%s_tokenizer,%s\n", g->name, m->tokenizer_regex ? " .tokenizer_regex = &hd_regex_pcre2," : "");
     hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",
                 t->present ? "true" : "false", t->lr, t->min_lr, t->beta1, t->beta2, t->epsilon, t->decay, t->clip, t->average, (long long)t->warmup, (long long)t->batch);

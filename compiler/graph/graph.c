@@ -9,6 +9,7 @@ hd_graph *hd_graph_new(const char *spec)
 {
     hd_graph *graph = HD_NEW(hd_graph);
     graph->spec = hd_strdup(spec);
+    graph->bos = -1;
     return graph;
 }
 

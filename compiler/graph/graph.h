@@ -136,6 +136,15 @@ enum { HD_HYPER_LR, HD_HYPER_BETA1, HD_HYPER_BETA2, HD_HYPER_EPSILON, HD_HYPER_D
        HD_HYPER_UPDATE,                              /* 0: only accumulate, 1: clip and update the weights */
        HD_HYPER_COUNT = 16 };
 
+/* What tokens are that are neither text nor ids; as in runtime/app/hd_model.h. */
+typedef enum hd_output_kind { HD_OUTPUT_NONE, HD_OUTPUT_IMAGE, HD_OUTPUT_SOUND } hd_output_kind;
+typedef struct hd_output {
+    hd_output_kind kind;
+    int64_t width, height, channels; bool planar;
+    int64_t colours; const unsigned char *palette;         /* [colours][channels] */
+    int64_t rate; const char *encoding;                    /* "mu-law", "g711-mu-law", "linear8" */
+} hd_output;
+
 typedef enum hd_kind { HD_KIND_OPS, HD_KIND_LANGUAGE_MODEL } hd_kind;
 
 typedef struct hd_graph {
@@ -143,6 +152,8 @@ typedef struct hd_graph {
     const char *spec;                      /* path of the spec as the user gave it */
     const char *family, *config_text;      /* of a checkpoint: its family, models/hf/FAMILY.lua, and what that read of config.json as a Lua table; else NULL */
     const char *tokenizer;                 /* the file that says how text becomes tokens: tokenizer.json, vocab.json (with merges.txt beside it), vocab.txt or tokenizer.model; NULL: none */
+    hd_output output;
+    int64_t bos; int ends; int64_t eos[16];    /* the token that texts begin after, -1: none; those that end them */
     hd_kind kind;
     int nodes, node_capacity; hd_node **node;
     int entries, entry_capacity; hd_entry **entry;

@@ -122,6 +122,12 @@ function methods:sizes(positions, table)
   return c
 end
 
+-- The palette of the checkpoint's preprocessor_config.json, for hd.image; nil without one.
+function methods:clusters()
+  local values = self.file and core.checkpoint_file "preprocessor_config.json"
+  return values and type(values.clusters) == "table" and { clusters = values.clusters } or nil
+end
+
 -- The activation a key names, as a function.
 local function tanh_gelu(x) return hd.gelu(x, "tanh") end
 local activations = {
@@ -310,7 +316,26 @@ local function close(config)
   return kept
 end
 
+-- Tokens that begin and end texts: generation_config.json's, where there is one, as generation takes them from there.
+local function special_tokens(config)
+  local found = {}
+  local generation = config.file and core.checkpoint_file "generation_config.json" or {}
+  for short, key in pairs { bos = "bos_token_id", eos = "eos_token_id" } do
+    if generation[key] ~= nil then config.values[key] = generation[key] end
+    local value = config:value(key)
+    local list = {}
+    for _, x in ipairs(type(value) == "table" and value or { value }) do
+      if math.type(x) == "integer" and x >= 0 and #list < 16 then list[#list + 1] = x end       -- configurations write -1 for none
+    end
+    found[short] = list
+  end
+  return { bos = found.bos[1], eos = #found.eos > 0 and found.eos or nil }
+end
+
 -- Called when the model is complete.
 return function()
-  if opened then core.configured((literal(close(opened), ""))) end
+  if not opened then return {} end
+  local tokens = special_tokens(opened)
+  core.configured((literal(close(opened), "")))
+  return tokens
 end

@@ -6,7 +6,7 @@
 --
 -- Every mistake ends the compiler with the user's line and what would have been valid. `core` holds the C side
 -- (compiler/spec/builders.c, pattern_lua.c) and `check` the argument checks (check.lua); the spec reaches neither.
-local core, check, pattern, attention, checkpoint = ...
+local core, check, pattern, attention, checkpoint, output = ...
 local hd, scope_methods = {}, {}
 local fail, sorted_keys, near, unknown, kind_of, quoted =
   check.fail, check.sorted_keys, check.near, check.unknown, check.kind_of, check.quoted
@@ -584,9 +584,15 @@ local function begin_model(what, given, keys)
 end
 
 local close_checkpoint = checkpoint(core, check, hd)         -- checkpoint.lua: hd.checkpoint, for models/hf
+local output_of = output(core, check, hd)                    -- output.lua: hd.image, hd.sound
 
 local model_meta = { __name = "model" }
-local function finish(model) close_checkpoint() core.model(model) return setmetatable({ name = model.name }, model_meta) end
+local function finish(model)
+  local of = close_checkpoint()
+  if model.language_model then model.bos, model.eos = model.bos or of.bos, model.eos or of.eos end
+  core.model(model)
+  return setmetatable({ name = model.name }, model_meta)
+end
 
 -- A model of entry points written by hand: entries = { forward = { inputs = { q, k }, outputs = { o = o } } }. Outputs are
 -- a table name -> tensor (in the order of their names) or a list of { name, tensor } (in that order).
@@ -629,10 +635,12 @@ end
 -- loss (tokens, targets -> loss, the mean of nll in nats; nll [batch, length]) and, with training, train_step. loss_chunks: loss
 -- and train_step compute the logits in so many chunks of rows and never hold them all; 0, the default, chooses: large
 -- vocabularies alone are worth it. 1 keeps them whole. tokenizer: the file (or its folder; from the spec's own folder on) that says
--- how text becomes tokens; without it tokens are bytes, or ids that the user makes.
+-- how text becomes tokens; without it tokens are bytes, or ids that the user makes. output: what tokens are if they are neither, made by
+-- hd.image or hd.sound. bos_token_id: the token that a sample without a prompt begins after; eos_token_id: the one, or a list of those, that
+-- end a sample (without them those of the checkpoint's configuration, or of the tokenizer).
 function hd.language_model(given)
   local what = "hd.language_model"
-  local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training", "predicts", "loss_chunks", "tokenizer" })
+  local o = begin_model(what, given, { "name", "config", "tokens", "logits", "training", "predicts", "loss_chunks", "tokenizer", "output", "bos_token_id", "eos_token_id" })
   if o.tokenizer == "" then o.tokenizer = nil end      -- a key of hd.config that nobody set
   if o.tokenizer ~= nil and type(o.tokenizer) ~= "string" then
     fail("%s: tokenizer must be the path of a tokenizer.json, vocab.json, vocab.txt or .model, or of a folder that holds one, got %s", what, kind_of(o.tokenizer))
@@ -656,6 +664,19 @@ function hd.language_model(given)
   for _, x in ipairs(core.inputs_of { logits }) do
     local _, _, name = core.about(x)
     if x ~= tokens and x ~= random_input then fail('%s: the logits need the input "%s"; a language model has tokens only', what, name) end
+  end
+
+  local made = output_of(what, o.output, l[3], length)
+  if made and o.tokenizer then fail("%s: output and tokenizer exclude each other: tokens are text, or pixels or sound", what) end
+  local function id(key, value, ids)
+    if not math.tointeger(value) or value < 0 or value >= ids then fail("%s: %s must be a token id, 0 to %d, got %s", what, key, ids - 1, kind_of(value)) end
+    return math.tointeger(value)
+  end
+  local eos = o.eos_token_id
+  if eos ~= nil then
+    if type(eos) ~= "table" then eos = { eos } end
+    if #eos > 16 then fail("%s: eos_token_id lists %d tokens; at most 16 are possible", what, #eos) end
+    for i, x in ipairs(eos) do eos[i] = id("eos_token_id", x, l[3]) end
   end
 
   local targets = hd.input("targets", { batch, length }, "i32")
@@ -693,7 +714,8 @@ function hd.language_model(given)
   local streams, chunk = decoding.streams, decoding.prefill_chunk
   if streams < 1 or streams > 256 then core.fail(("streams must be 1 to 256, got %d"):format(streams), decoding_asked) end
   if chunk < 0 or chunk == 1 or chunk > length then core.fail(("prefill_chunk must be 2 to the length, %d, or 0 for a choice by it; got %d"):format(length, chunk), decoding_asked) end
-  local model = finish { name = o.name, language_model = true, streams = streams, prefill_chunk = chunk, tokens = tokens, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, tokenizer = o.tokenizer, training = training }
+  local model = finish { name = o.name, language_model = true, streams = streams, prefill_chunk = chunk, tokens = tokens, predicts_same = predicts == "same", length = length, vocab = l[3], batch = batch, tokenizer = o.tokenizer, training = training,
+                         output = made, bos = o.bos_token_id and id("bos_token_id", o.bos_token_id, math.maxinteger), eos = eos }
   if training then core.train_step(entry, logits, targets, chunks_of(logits)) end
   return model
 end

@@ -505,7 +505,25 @@ static int64_t ids_of(const hd_graph *graph, const hd_node *tokens, int64_t othe
     return ids ? ids : otherwise;
 }
 
-/* model { name, language_model, tokens, predicts_same, length, vocab, batch, tokenizer = path or nil, training = table or nil }; tokens: of a language model */
+/* The table that hd.image or hd.sound made (compiler/lua/output.lua). */
+static hd_output to_output(lua_State *L, int at)
+{
+    const char *encoding = text_field(L, at, "encoding");
+    hd_output o = { .kind = encoding ? HD_OUTPUT_SOUND : HD_OUTPUT_IMAGE, .encoding = encoding, .rate = integer_field(L, at, "rate"), .width = integer_field(L, at, "width"),
+                    .height = integer_field(L, at, "height"), .channels = integer_field(L, at, "channels"), .planar = flag_field(L, at, "planar") };
+    lua_getfield(L, at, "palette");
+    size_t bytes;
+    const char *palette = lua_tolstring(L, -1, &bytes);
+    if (palette) {
+        o.palette = memcpy(HD_NEW_ARRAY(unsigned char, bytes), palette, bytes);
+        o.colours = (int64_t)bytes / o.channels;
+    }
+    lua_pop(L, 1);
+    return o;
+}
+
+/* model { name, language_model, tokens, predicts_same, length, vocab, batch, tokenizer = path or nil, training = table or nil, output = table or nil,
+ * bos = id or nil, eos = list or nil }; tokens: of a language model */
 static int model(lua_State *L)
 {
     hd_graph *graph = hd_sandbox_state(L)->graph;
@@ -518,8 +536,19 @@ static int model(lua_State *L)
     const char *tokenizer = text_field(L, 1, "tokenizer"), *slash = strrchr(graph->spec, '/');
     if (tokenizer) graph->tokenizer = *tokenizer == '/' ? tokenizer : hd_format("%.*s%s", slash ? (int)(slash - graph->spec) + 1 : 0, graph->spec, tokenizer);
     graph->batch = integer_field(L, 1, "batch");
+    lua_getfield(L, 1, "output");
+    if (lua_istable(L, -1)) graph->output = to_output(L, lua_gettop(L));
+    lua_getfield(L, 1, "bos");
+    graph->bos = luaL_optinteger(L, -1, -1);
+    lua_getfield(L, 1, "eos");
+    for (int i = 0; lua_istable(L, -1) && i < (int)lua_rawlen(L, -1); i++) {
+        lua_rawgeti(L, -1, i + 1);
+        if (lua_tointeger(L, -1) < graph->vocab) graph->eos[graph->ends++] = lua_tointeger(L, -1);      /* others are never predicted */
+        lua_pop(L, 1);
+    }
     lua_getfield(L, 1, "tokens");
     graph->ids = lua_isnil(L, -1) ? 0 : ids_of(graph, check_node(L, -1, "tokens"), graph->vocab);
+    if (graph->bos >= graph->ids) graph->bos = -1;
     lua_getfield(L, 1, "training");
     if (lua_istable(L, -1)) {
         int at = lua_gettop(L);

@@ -46,16 +46,22 @@ static char *read_config(const char *path, size_t *bytes)
     return text;
 }
 
+static json_t *parse_object(const char *path, const char *text, size_t bytes)
+{
+    json_error_t error;
+    json_t *object = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    if (!object) hd_fail((hd_where){ path, error.line }, "not JSON: %s", error.text);
+    if (!json_is_object(object)) hd_fail((hd_where){ path, 0 }, "it holds no JSON object { ... }");
+    return object;
+}
+
 void hd_checkpoint_open(hd_spec_state *state)
 {
     const char *path = hd_format("%s/config.json", state->checkpoint);
     const hd_where where = { path, 0 };
     size_t bytes;
     const char *text = read_config(path, &bytes);
-    json_error_t error;
-    json_t *config = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
-    if (!config) hd_fail((hd_where){ path, error.line }, "not JSON: %s", error.text);
-    if (!json_is_object(config)) hd_fail(where, "it holds no JSON object { ... }");
+    json_t *config = parse_object(path, text, bytes);
     const char *type = json_string_value(json_object_get(config, "model_type")), *families = list_families(state->families);
     if (!type) hd_fail(where, "key \"model_type\" is missing; heddle knows: %s", families);
     const char *file = strspn(type, "abcdefghijklmnopqrstuvwxyz0123456789_") == strlen(type) ? hd_format("%s/%s.lua", state->families, type) : "";
@@ -113,6 +119,27 @@ static int checkpoint(lua_State *L)
     return 2;
 }
 
+/* checkpoint_file(name) -> the values of another JSON file of the checkpoint's folder; nothing without it */
+static int checkpoint_file(lua_State *L)
+{
+    const hd_spec_state *state = hd_sandbox_state(L);
+    const char *path = state->checkpoint ? hd_format("%s/%s", state->checkpoint, luaL_checkstring(L, 1)) : "";
+    if (!state->checkpoint || access(path, F_OK)) return 0;
+    size_t bytes;
+    const char *text = read_config(path, &bytes);
+    push_value(L, parse_object(path, text, bytes));
+    return 1;
+}
+
+/* json_file(what, name) -> the values of a JSON file in the spec's own folder */
+static int json_file(lua_State *L)
+{
+    size_t bytes;
+    const char *path, *text = hd_sandbox_read(L, luaL_checkstring(L, 1), luaL_checkstring(L, 2), &path, &bytes);
+    push_value(L, parse_object(path, text, bytes));
+    return 1;
+}
+
 /* configured(text): the values the family read, as a Lua table, for heddle import */
 static int configured(lua_State *L)
 {
@@ -131,6 +158,6 @@ static int warn(lua_State *L)
 
 void hd_checkpoint_functions(lua_State *L)
 {
-    static const luaL_Reg function[] = { { "checkpoint", checkpoint }, { "configured", configured }, { "warn", warn }, { NULL, NULL } };
+    static const luaL_Reg function[] = { { "checkpoint", checkpoint }, { "configured", configured }, { "warn", warn }, { "checkpoint_file", checkpoint_file }, { "json_file", json_file }, { NULL, NULL } };
     luaL_setfuncs(L, function, 0);
 }

@@ -327,9 +327,10 @@ static int open_libraries(lua_State *L)
     lua_call(L, 2, 1);
     load_library(L, "attention.lua");
     load_library(L, "checkpoint.lua");
+    load_library(L, "output.lua");
     load_library(L, "heddle.lua");
-    lua_insert(L, -6);
-    lua_call(L, 5, 1);
+    lua_insert(L, -7);
+    lua_call(L, 6, 1);
     lua_setfield(L, -2, "heddle");
     lua_pushcclosure(L, require, 1);
     lua_setglobal(L, "require");

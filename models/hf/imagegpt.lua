@@ -34,4 +34,9 @@ for i = 0, layers - 1 do
 end
 x = s:rms_norm("ln_f", x, epsilon)
 
-return hd.language_model { name = "imagegpt", config = c, tokens = tokens, logits = hd.scope "":linear("lm_head", x, vocab - 1, { bias = false }) }
+-- A square of colour clusters, after the last id, which alone is never predicted.
+local side, clusters = c.length == positions and math.tointeger(math.sqrt(positions)), config:clusters()
+return hd.language_model {
+  name = "imagegpt", config = c, tokens = tokens, logits = hd.scope "":linear("lm_head", x, vocab - 1, { bias = false }), bos_token_id = vocab - 1,
+  output = side and clusters and hd.image { width = side, height = side, palette = clusters } or nil,
+}

@@ -7,6 +7,11 @@
 #include "../core/hd_pool.h"
 #include "weights.h"
 
+static void need(const char *what, int error)
+{
+    if (error) hd_app_fail("%s: %s: %s", hd_model.name, what, hd_error_text(error));
+}
+
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 static void map_cached(hd_generator *g, int threads)
@@ -19,6 +24,7 @@ static void map_cached(hd_generator *g, int threads)
         scratch = most(scratch, hd_app_scratch_bytes(entry, threads));
         packed = most(packed, hd_app_packed_bytes(entry));
     }
+    g->memory.scratch_bytes = scratch;
     const hd_area area[] = {
         { "weights", hd_model.weights_bytes, &g->memory.weights },
         { "packed weights", packed, &g->memory.packed },
@@ -34,10 +40,11 @@ static void map_forward(hd_generator *g, int threads)
 {
     void *block;
     g->forward = hd_app_entry("forward");
+    g->memory.scratch_bytes = hd_app_scratch_bytes(g->forward, threads);
     const hd_area area[] = {
         { "weights", hd_model.weights_bytes, &g->memory.weights },
         { "packed weights", hd_app_packed_bytes(g->forward), &g->memory.packed },
-        { "scratch", hd_app_scratch_bytes(g->forward, threads), &g->memory.scratch },
+        { "scratch", g->memory.scratch_bytes, &g->memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(g->forward), &block },
     };
     hd_app_map_areas(area, 4);
@@ -59,8 +66,8 @@ hd_generator *hd_generator_open(const char *weights, int threads)
     g->next = hd_app_alloc((size_t)g->streams * sizeof *g->next);
     hd_weights_load(weights, g->memory.weights);
     g->pool = hd_app_pool(threads);
-    if (g->memory.packed && hd_model.pack(&g->memory, hd_pool_threads(g->pool)) != 0) hd_app_fail("%s: packing the weights was refused", hd_model.name);
-    if (hd_model.decode && hd_model.decode->start(&g->memory) != 0) hd_app_fail("%s: the cache cannot be started", hd_model.name);
+    if (g->memory.packed) need("packing the weights", hd_model.pack(&g->memory, hd_pool_threads(g->pool)));
+    if (hd_model.decode) need("starting the cache", hd_model.decode->start(&g->memory));
     return g;
 }
 
@@ -76,13 +83,13 @@ void hd_generator_close(hd_generator *g)
 static void forward(hd_generator *g, float *logits)
 {
     const int64_t rows = g->taken[0] + 1 - hd_model.ahead, vocab = hd_model.vocab;        /* logits at position t are for token t + ahead */
-    if (g->forward->call(&g->memory, hd_pool_threads(g->pool), g->tensor, 1, (int)rows) != 0) hd_app_fail("%s: entry forward refused the call", hd_model.name);
+    hd_app_call(g->forward, &g->memory, hd_pool_threads(g->pool), g->tensor, 1, (int)rows);
     memcpy(logits, g->logits + (rows - 1) * vocab, (size_t)vocab * sizeof *logits);
 }
 
 static void step(hd_generator *g, const int32_t *tokens, float *logits)
 {
-    if (hd_model.decode->step(&g->memory, hd_pool_threads(g->pool), tokens, logits) != 0) hd_app_fail("%s: step refused the call", hd_model.name);
+    need("step", hd_model.decode->step(&g->memory, hd_pool_threads(g->pool), tokens, logits));
 }
 
 void hd_generator_feed(hd_generator *g, int stream, const int32_t *tokens, int64_t count, float *logits)
@@ -96,8 +103,8 @@ void hd_generator_feed(hd_generator *g, int stream, const int32_t *tokens, int64
     if (count == 1 && g->taken[stream]) {
         for (int i = 0; i < g->streams; i++) g->next[i] = i == stream ? *tokens : -1;
         step(g, g->next, logits);
-    } else if (hd_model.decode->prefill(&g->memory, hd_pool_threads(g->pool), stream, tokens, count, logits + stream * hd_model.vocab) != 0) {
-        hd_app_fail("%s: prefill refused %lld tokens of stream %d", hd_model.name, (long long)count, stream);
+    } else {
+        need("prefill", hd_model.decode->prefill(&g->memory, hd_pool_threads(g->pool), stream, tokens, count, logits + stream * hd_model.vocab));
     }
     g->taken[stream] += count;
 }
@@ -115,5 +122,5 @@ void hd_generator_step(hd_generator *g, const int32_t *tokens, float *logits)
 void hd_generator_clear(hd_generator *g, int stream)
 {
     g->taken[stream] = 0;
-    if (hd_model.decode && hd_model.decode->rewind(&g->memory, stream, 0) != 0) hd_app_fail("%s: stream %d of the cache cannot be rewound", hd_model.name, stream);
+    if (hd_model.decode) need("emptying a stream of the cache", hd_model.decode->rewind(&g->memory, stream, 0));
 }
