@@ -269,12 +269,13 @@ static void scalings_of_rotary_positions_are_those_of_the_reference(void **state
 static void an_imported_spec_is_the_same_model(void **state)
 {
     (void)state;
-    const char *folder = llama_with(", \"bos_token_id\": 1, \"rope_theta\": 1e6, \"layer_types\": null");
+    const char *folder = llama_with(", \"bos_token_id\": 1, \"pad_token_id\": 1, \"rope_theta\": 1e6, \"layer_types\": null");
     must("%s import %s -o " HERE "/spec.lua", heddle(), folder);
     assert_string_equal(graph_of(HERE "/spec.lua"), graph_of(folder));
     const char *spec = text_of(HERE "/spec.lua");
     assert_non_null(strstr(spec, "  rms_norm_eps = 1e-05,\n  rope_theta = 1e+06,\n"));
-    assert_null(strstr(spec, "bos_token_id"));
+    assert_non_null(strstr(spec, "bos_token_id = 1,"));      /* where samples begin */
+    assert_null(strstr(spec, "pad_token_id"));
 }
 
 /* Sizes that divide by nothing, more rows than an expert takes at once: routed products, YaRN, sinks against the interpreter. */
