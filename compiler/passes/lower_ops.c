@@ -100,15 +100,31 @@ static int packed_width(const hd_lowering *l, const hd_panels *b)
     return made ? made->nr / l->target->vl : 0;
 }
 
-/* So few rows that the product waits for B, whatever it does with it: few_rows.c.tmpl reads B once, in slots of about 200 KB. */
-static bool few_rows(const hd_product *p, int vl) { return !p->trans_a && p->b_kind != HD_B_PACKED && p->m <= (p->b_kind == HD_B_NATURAL ? 8 : vl == 16 ? 12 : 6); }
+/* So few rows that the product waits for B, whatever it does with it: few_rows.c.tmpl reads B once, in slots of about 200 KB. Of packed
+ * panels the sums of all rows stay in registers. */
+static bool few_rows(const hd_product *p, int vl)
+{
+    if (p->trans_a) return false;
+    return p->b_kind == HD_B_PACKED ? p->m * p->nv <= (vl == 16 ? 24 : 12) : p->m <= (p->b_kind == HD_B_NATURAL ? 8 : vl == 16 ? 12 : 6);
+}
 
 static int64_t few_rows_slots(const hd_product *p, int vl)
 {
-    const int64_t panels = (p->n + vl - 1) / vl, work = (4 * p->n * p->k + 199999) / 200000;
+    const int64_t width = p->b_kind == HD_B_PACKED ? p->nv * vl : vl, panels = (p->n + width - 1) / width, work = (4 * p->n * p->k + 199999) / 200000;
     const int64_t wide = p->b_kind == HD_B_NATURAL ? (p->n / 1024 > 4 ? p->n / 1024 : 8) : 64;      /* [k][n]: rows of a slot in stretches of 4 KB */
     const int64_t most = wide < 64 ? wide : 64, least = most < panels ? most : panels;
     return work < least ? work : least;
+}
+
+/* Vectors in a panel of B: as it is packed already, or as products of many rows want it, which share it with those of few. */
+static int panel_width(const hd_lowering *l, const hd_panels *b, const hd_product *p, const hd_product_target *target)
+{
+    const int made = packed_width(l, b);
+    if (made || p->m >= 16) return made;
+    hd_product many = *p;
+    many.m = 256;
+    hd_product_choose(&many, target);
+    return many.nv;
 }
 
 static void lower_product(hd_lowering *l, const hd_fused *fused)
@@ -131,10 +147,13 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
      * of a loss needs it both ways round): where rows are few, slots copy what they need, each part once or twice. */
     const bool stays = l->packing && b.view.buffer->area == HD_AREA_WEIGHTS;
     const bool too_large = !stays && rows <= MOST_ROWS_UNPACKED && 4 * cols * depth > LARGEST_PACKED;
-    if (batch == 1 && !p.trans_a && rows >= 16 && !too_large) p.b_kind = HD_B_PACKED;
     const hd_panels panels = { .of = b.view, .transposed = b_transposed, .n = cols, .k = depth, .ld = b.ld };
     const hd_product_target target = hd_product_target_of(l->target);
-    if (p.b_kind == HD_B_PACKED) p.nv_packed = packed_width(l, &panels);
+    /* Few rows: weights [k][n] cannot be cut into long stretches for several threads (two thirds of the bandwidth); panels that others need are
+     * in memory anyway. Rows of [n][k] are such stretches. */
+    const bool streams = stays && (!b_transposed || packed_width(l, &panels) > 0);
+    if (batch == 1 && !p.trans_a && (rows >= 16 || streams) && !too_large) p.b_kind = HD_B_PACKED;
+    if (p.b_kind == HD_B_PACKED) p.nv_packed = panel_width(l, &panels, &p, &target);
     hd_product_choose(&p, &target);
     const bool few = few_rows(&p, l->target->vl);
     hd_epilogue e = { 0 };
@@ -146,9 +165,10 @@ static void lower_product(hd_lowering *l, const hd_fused *fused)
     hd_view b_view = b.view;
     if (few) {
         s->kernel = hd_kernel_get(l->kernels, "few_rows", name, hd_format("const hd_run *run, int rows, const float *a, const float *b%s", hd_epilogue_signature(&e)),
-                                  hd_format("m = %lld, n = %lld, k = %lld, ld_a = %lld, transposed = %s, ld_b = %lld, batch = %lld, stride_a = %lld, stride_b = %lld, slots_n = %lld, arguments = \"%s\", epilogue = %s",
+                                  hd_format("m = %lld, n = %lld, k = %lld, ld_a = %lld, transposed = %s, ld_b = %lld, batch = %lld, stride_a = %lld, stride_b = %lld, slots_n = %lld,%s arguments = \"%s\", epilogue = %s",
                                             LL(p.m), LL(p.n), LL(p.k), LL(p.ld_a), b_transposed ? "true" : "false", LL(p.ld_b), LL(batch), LL(a.batch_stride), LL(b.batch_stride),
-                                            LL(few_rows_slots(&p, l->target->vl)), hd_epilogue_arguments(&e), e.lines.data), 0, s->where);
+                                            LL(few_rows_slots(&p, l->target->vl)), p.b_kind == HD_B_PACKED ? hd_format(" nv = %d,", p.nv) : "", hd_epilogue_arguments(&e), e.lines.data), 0, s->where);
+        if (p.b_kind == HD_B_PACKED) b_view = packed_panels(l, n, panels, &p);
     } else {
         hd_tunable *t = hd_tune_product(l->kernels->tuning, &p, &target, a.batch_stride, b.batch_stride, e.coordinates.data, argument_list(&e), e.lines.data);
         t->source = b.view, t->source_transposed = b_transposed, t->source_ld = b.ld;

@@ -24,7 +24,9 @@
 #endif
 
 /* fma_NAME: CHAINS independent chains of x = x * a + b, `rounds` links each: more chains than latency times issue width.
- * read_NAME: the sum of n floats; copy_NAME: n floats; copy_past_NAME: by stores that pass the caches; n a multiple of 4 * VL. */
+ * read_NAME: the sum of n floats; copy_NAME: n floats; copy_past_NAME: by stores that pass the caches; n a multiple of 4 * VL.
+ * read_far_NAME: from memory: eight stretches in turns, each asked for 1 KB ahead, as one stream alone does not keep a core's fetches in
+ * flight (Cascade Lake, one and two cores: 12.1 and 24.0 GB/s, where the plain loop gets 10.2 and 20.7); n a multiple of 128. */
 #define LOOPS(NAME, TARGET, VL, CHAINS, STREAM)                                                                              \
     TARGET static float fma_##NAME(long rounds)                                                                     \
     {                                                                                                               \
@@ -42,6 +44,20 @@
         vector sum[4] = { { 0 } };                                                                                  \
         for (size_t i = 0; i < n; i += 4 * VL) { UNROLL for (int k = 0; k < 4; k++) sum[k] += *(const vector *)(p + i + (size_t)k * VL); } \
         sum[0] += sum[1] + sum[2] + sum[3];                                                                         \
+        return sum[0][0];                                                                                           \
+    }                                                                                                               \
+    TARGET static float read_far_##NAME(const float *p, size_t n)                                                   \
+    {                                                                                                               \
+        typedef float vector __attribute__((vector_size(4 * VL), aligned(4), may_alias));                           \
+        vector sum[8] = { { 0 } };                                                                                  \
+        for (size_t i = 0; i < n / 8; i += 16) {                                                                    \
+            UNROLL for (int k = 0; k < 8; k++) {                                                                    \
+                const float *x = p + n / 8 * (size_t)k + i;                                                         \
+                __builtin_prefetch(x + 256);                                                                        \
+                UNROLL for (int j = 0; j < 16; j += VL) sum[k] += *(const vector *)(x + j);                         \
+            }                                                                                                       \
+        }                                                                                                           \
+        UNROLL for (int k = 1; k < 8; k++) sum[0] += sum[k];                                                        \
         return sum[0][0];                                                                                           \
     }                                                                                                               \
     TARGET static void copy_##NAME(float *restrict to, const float *restrict from, size_t n)                         \
@@ -79,7 +95,7 @@ const char *const hd_level_names[HD_LEVELS] = { "L2", "L3", "memory" };
 
 typedef struct loops {
     const char *isa;
-    float (*fma)(long), (*read)(const float *, size_t);
+    float (*fma)(long), (*read)(const float *, size_t), (*read_far)(const float *, size_t);
     void (*copy)(float *, const float *, size_t), (*copy_past)(float *, const float *, size_t);
     int flops, lanes;
 } loops;
@@ -89,10 +105,10 @@ static loops pick(int lanes)
     (void)lanes;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return (loops){ "avx512", fma_avx512, read_avx512, copy_avx512, copy_past_avx512, FLOPS_avx512, 16 };
-    if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (loops){ "avx2", fma_avx2, read_avx2, copy_avx2, copy_past_avx2, FLOPS_avx2, 8 };
+    if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return (loops){ "avx512", fma_avx512, read_avx512, read_far_avx512, copy_avx512, copy_past_avx512, FLOPS_avx512, 16 };
+    if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return (loops){ "avx2", fma_avx2, read_avx2, read_far_avx2, copy_avx2, copy_past_avx2, FLOPS_avx2, 8 };
 #endif
-    return (loops){ "base", fma_base, read_base, copy_base, copy_past_base, FLOPS_base, 4 };
+    return (loops){ "base", fma_base, read_base, read_far_base, copy_base, copy_past_base, FLOPS_base, 4 };
 }
 
 /* PART: floats of memory that a slot reads, or half of which it copies to the other half. */
@@ -188,6 +204,7 @@ static double moved(const hd_peak *peak, const hd_threads *threads, int level, b
     void (*const task)(void *, int, int) = copy ? copy_slot : read_slot;
     if (past) j.loops.copy = j.loops.copy_past;
     if (level == HD_DRAM) {
+        j.loops.read = j.loops.read_far;
         const size_t samples = peak->memory_bytes / 4 / PART / PARTS;
         j.memory += (size_t)sample % samples * PART * PARTS;
     } else {

@@ -343,32 +343,38 @@ static void reduce_check(const test_case *t, void *function)
     free(want);
 }
 
-/* few_rows: a rows, b columns, c depth, d: 1 B transposed, e: products of a batch, 0 one */
+/* few_rows: a rows, b columns, c depth, d: 1 B transposed, -nv panels of nv vectors, e: products of a batch, 0 one */
 static void few_rows_parameters(const test_case *t, char *text, size_t size)
 {
     const int batch = t->e ? t->e : 1, slots = t->b < 100 ? 1 : 3;
-    snprintf(text, size, "m = %d, n = %d, k = %d, ld_a = %d, transposed = %s, ld_b = %d, batch = %d, stride_a = %d, stride_b = %d, slots_n = %d, " OUT, t->a, t->b, t->c, t->c + 1, t->d ? "true" : "false",
-             t->d ? t->c + 2 : t->b + 2, batch, t->a * (t->c + 1), t->d ? t->b * (t->c + 2) : t->c * (t->b + 2), slots, t->b);
+    const int at = snprintf(text, size, "m = %d, n = %d, k = %d, ld_a = %d, transposed = %s, ld_b = %d, batch = %d, stride_a = %d, stride_b = %d, slots_n = %d, " OUT, t->a, t->b, t->c, t->c + 1,
+                            t->d == 1 ? "true" : "false", t->d == 1 ? t->c + 2 : t->b + 2, batch, t->a * (t->c + 1), t->d == 1 ? t->b * (t->c + 2) : t->c * (t->b + 2), slots, t->b);
+    if (t->d < 0) snprintf(text + at, size - (size_t)at, ", nv = %d", -t->d);
 }
 static void few_rows_check(const test_case *t, void *function)
 {
     void (*f)(const hd_run *, int, const float *, const float *, float *);
     *(void **)&f = function;
-    const int m = t->a, n = t->b, k = t->c, batch = t->e ? t->e : 1, ld_a = k + 1, ld_b = t->d ? k + 2 : n + 2;
-    const size_t a_items = (size_t)m * ld_a, b_items = (size_t)(t->d ? n : k) * ld_b;
-    float *a = floats(batch * a_items - 1), *b = floats(batch * b_items - 2), *y = floats((size_t)batch * m * n);
+    const int m = t->a, n = t->b, k = t->c, batch = t->e ? t->e : 1, ld_a = k + 1, ld_b = t->d == 1 ? k + 2 : n + 2, nr = -t->d * width;
+    const size_t a_items = (size_t)m * ld_a, b_items = (size_t)(t->d == 1 ? n : k) * ld_b;
+    float *a = floats(batch * a_items - 1), *b = floats(batch * b_items - 2), *y = floats((size_t)batch * m * n), *panels = NULL;
+    if (t->d < 0) {
+        panels = floats((size_t)(n + nr - 1) / nr * nr * k);
+        for (int c = 0; c < (n + nr - 1) / nr * nr; c++)
+            for (int e = 0; e < k; e++) panels[(size_t)(c / nr) * nr * k + (size_t)e * nr + c % nr] = c < n ? b[(size_t)e * ld_b + c] : 0;
+    }
     double *want = malloc(sizeof *want * batch * m * n), magnitude = 0;
     for (int i = 0; i < batch * m * n; i++) {
         const int item = i / (m * n), r = i / n % m, c = i % n;
         double size = 0;
         want[i] = 0;
         for (int e = 0; e < k; e++) {
-            const double v = (double)a[item * a_items + (size_t)r * ld_a + e] * b[item * b_items + (t->d ? (size_t)c * ld_b + e : (size_t)e * ld_b + c)];
+            const double v = (double)a[item * a_items + (size_t)r * ld_a + e] * b[item * b_items + (t->d == 1 ? (size_t)c * ld_b + e : (size_t)e * ld_b + c)];
             want[i] += v, size += fabs(v);
         }
         magnitude = fmax(magnitude, size / fmax(fabs(want[i]), 1e-30));
     }
-    for (int r = 0; r < 2; r++) f(&runs[r], m, a, b, y), same("y", y, want, (size_t)batch * m * n, 3e-7 * fmin(magnitude, 1e4));
+    for (int r = 0; r < 2; r++) f(&runs[r], m, a, panels ? panels : b, y), same("y", y, want, (size_t)batch * m * n, 3e-7 * fmin(magnitude, 1e4));
     free(want);
 }
 
@@ -633,7 +639,8 @@ static const test_case cases[] = {
     ROW(1, 1, 1) ROW(1, 5000, 1) ROW(70, 33, 1) ROW(3, 15, 1) ROW(1, 300, 17) ROW(5, 7, 64) ROW(1, 130, 200) ROW(9, 3, 3) ROW(200, 5, 15) ROW(2, 64, 16) ROW(3, 67, 97) ROW(4, 72, 2100)
 #undef ROW
     { "reduce", reduce_parameters, reduce_check, 3, 70, 40, 0, 9 }, { "reduce", reduce_parameters, reduce_check, 2, 64, 33, 1, 63 },
-#define ROW(m, n, k) { "few_rows", few_rows_parameters, few_rows_check, m, n, k, 0, 0 }, { "few_rows", few_rows_parameters, few_rows_check, m, n, k, 1, 0 },
+#define ROW(m, n, k) { "few_rows", few_rows_parameters, few_rows_check, m, n, k, 0, 0 }, { "few_rows", few_rows_parameters, few_rows_check, m, n, k, 1, 0 }, \
+                     { "few_rows", few_rows_parameters, few_rows_check, m, n, k, -3, 0 }, { "few_rows", few_rows_parameters, few_rows_check, m, n, k, -2, 0 },
     ROW(1, 1, 1) ROW(1, 15, 17) ROW(2, 64, 16) ROW(3, 17, 5) ROW(1, 5000, 33) ROW(4, 1300, 70) ROW(8, 200, 300) ROW(5, 33, 600)
 #undef ROW
     { "few_rows", few_rows_parameters, few_rows_check, 2, 37, 19, 0, 3 }, { "few_rows", few_rows_parameters, few_rows_check, 2, 37, 19, 1, 3 },
