@@ -2,7 +2,7 @@
 # make demo       trains a Sparse Transformer on real text for about a minute (DATA=file: on yours)
 # make check      every test
 # make asan       every test with the address and undefined-behaviour sanitizers, generated code included
-# make fuzz       damaged tokenizer files against their readers, sanitized, SECONDS=60 for each kind
+# make fuzz       damaged files of every format against their readers, sanitized, SECONDS=60 for each kind
 # make bench      this machine beside oneDNN, OpenBLAS, BLIS, PyTorch and ONNX Runtime, as tables and a chart; ROWS="quick products": bench/bench.sh says which
 # make golden     accepts new output of text tests
 # make tune       times kernels of the models' sizes on this machine into the records that ship (MINUTES=5 for each of bench/tune.sh)
@@ -72,7 +72,7 @@ build/attention_html.h: runtime/app/attention.html
 	@mkdir -p build
 	sed 's/[\\"]/\\&/g; s/.*/"&\\n",/' $< > $@
 
-build/runtime/app/attention_page.o build/asan/runtime/app/attention_page.o: build/attention_html.h
+build/runtime/app/attention_page.o build/asan/runtime/app/attention_page.o build/fuzz/runtime/app/attention_page.o: build/attention_html.h
 
 # ---- tests: programs of cmocka; those of compiler/ link the compiler, those of runtime/ the runtime's library ----
 
@@ -144,16 +144,26 @@ build/asan/tests/compiler/%: build/asan/tests/compiler/%.o build/asan/tests/comp
 build/asan/tests/runtime/%: build/asan/tests/runtime/%.o build/asan/tests/runtime/support.o build/asan/tests/runtime/tiny_model.o build/lib/libheddle_app_asan.a
 	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ -lcmocka -l:libjansson.a -l:libpng16.a -l:libz.a -lsndfile -lm -lpthread
 
-# damaged files of each kind, read under the sanitizers: SECONDS of each
-FUZZ_DATA ?= ../shared/data/tokenizers
-fuzz: build/asan/tests/fuzz/tokenizer_fuzz
-	$< json $(or $(SECONDS),60) $(or $(SEED),1) $(wildcard $(FUZZ_DATA)/*/tokenizer.json)
-	$< vocab $(or $(SECONDS),60) $(or $(SEED),1) $(wildcard $(FUZZ_DATA)/*/vocab.txt)
-	$< merges $(or $(SECONDS),60) $(or $(SEED),1)
-	$< model $(or $(SECONDS),60) $(or $(SEED),1) $(wildcard $(FUZZ_DATA)/*/*.model)
+# damaged files of each kind, read under the sanitizers: SECONDS of each; KINDS="json config": only those. libFuzzer is clang's
+FUZZED = $(filter build/compiler/spec/% build/compiler/graph/% build/compiler/pattern/% build/compiler/tokenizer/%,$(CO)) \
+  build/tests/runtime/tiny_model.o build/tests/fuzz/fuzz.o build/tests/fuzz/memory.o build/tests/fuzz/base_fuzz.o
+FUZZ_LINK = malloc calloc realloc free exit _exit fork setrlimit prctl pipe2 lua_sethook hd_file_open hd_file_close hd_app_text \
+  $(addprefix hd_unicode_,bert form lower accents nmt pairs marks)
+comma = ,
+fuzz: build/fuzz/heddle_fuzz
+	@tests/fuzz/run $(or $(SECONDS),60) $(KINDS)
 
-build/asan/tests/fuzz/%: build/asan/tests/fuzz/%.o $(SO)
-	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ $(LIBS)
+build/fuzz/heddle_fuzz: $(FUZZED:build/%=build/fuzz/%) build/fuzz/runtime.a
+	$(CC) $(LDFLAGS) $(SANITIZERS) -fsanitize=fuzzer $(FUZZ_LINK:%=-Wl$(comma)--wrap=%) -o $@ $^ $(LIBS)
+
+build/fuzz/runtime.a: $(filter-out %/main.o,$(RO:build/%=build/fuzz/%))
+	rm -f $@ && ar rcs $@ $^
+
+build/fuzz/%.o: %.c | build/.setup
+	@mkdir -p $(@D)
+	$(HOST) $(SANITIZERS) $(FUZZ_COVERAGE) $(LUA_INCLUDE) -c -o $@ $<
+FUZZ_COVERAGE = -fsanitize=fuzzer-no-link
+build/fuzz/compiler/tokenizer/unicode.o: FUZZ_COVERAGE =        # tables of Unicode, whatever the file holds, and most of the time
 
 build/heddle_asan: $(SO) build/asan/compiler/driver/main.o
 	$(CC) $(LDFLAGS) $(SANITIZERS) -o $@ $^ $(LIBS)

@@ -1,10 +1,11 @@
 /* tokenizer.json of Hugging Face's tokenizers. Every component and every member that changes ids is read or refused by name. */
 #include "tokenizer.h"
 #include "../../runtime/app/tokenizer_parts.h"
+#include <assert.h>
 #include <jansson.h>
 #include <string.h>
 
-void *hd_tokens_json(hd_tokens *k, const char *file)
+json_t *hd_tokens_json(hd_tokens *k, const char *file)
 {
     size_t bytes = 0;
     json_error_t error;
@@ -12,6 +13,8 @@ void *hd_tokens_json(hd_tokens *k, const char *file)
     if (!text) hd_tokens_fail(k, "%s cannot be read", file);
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root) hd_fail((hd_where){ file, error.line > 0 ? error.line : 0 }, "this is no JSON: %s", error.text);
+    assert(k->jsons < (int)(sizeof k->json / sizeof *k->json));
+    k->json[k->jsons++] = root;
     if (!json_is_object(root)) hd_fail((hd_where){ file, 0 }, "this is no JSON object; a tokenizer's file is one");
     return root;
 }

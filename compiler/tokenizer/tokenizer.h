@@ -47,6 +47,7 @@ typedef struct hd_tokens {
     int normals, splits; hd_step_of step[2][HD_TOKENIZER_STAGES];
     int decodes; hd_decode_step decode[16];
     int befores, afters; uint32_t before[16], after[16];
+    int jsons; struct json_t *json[8];       /* the files read: names point into them until the tables are written */
 } hd_tokens;
 
 _Noreturn void hd_tokens_fail(const hd_tokens *, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -68,7 +69,7 @@ void hd_tokens_read_json(hd_tokens *);                                /* tokeniz
 void hd_tokens_read_gpt2(hd_tokens *, const char *merges);            /* file: vocab.json */
 void hd_tokens_read_vocab(hd_tokens *);                               /* vocab.txt */
 void hd_tokens_read_sentencepiece(hd_tokens *);                       /* .model */
-void *hd_tokens_json(hd_tokens *, const char *file);                  /* json_t *, an object; fails with line and reason */
+struct json_t *hd_tokens_json(hd_tokens *, const char *file);         /* an object, freed by hd_tokenizer_load; fails with line and reason */
 
 const hd_tokenizer *hd_tokens_write(hd_tokens *);
 

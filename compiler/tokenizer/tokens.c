@@ -1,5 +1,6 @@
 /* A tokenizer as its file describes it, before it becomes tables: names, merges, stages; and which file is read. */
 #include "tokenizer.h"
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -171,5 +172,7 @@ const hd_tokenizer *hd_tokenizer_load(const char *path, bool *regex)
     else if (ends(file, ".json")) hd_tokens_read_json(k);
     else hd_tokens_fail(k, "the name tells no kind of tokenizer; valid: tokenizer.json, vocab.json with merges.txt beside it, vocab.txt, a SentencePiece .model");
     if (regex) *regex = k->regex;
-    return hd_tokens_write(k);
+    const hd_tokenizer *made = hd_tokens_write(k);
+    while (k->jsons) json_decref(k->json[--k->jsons]);
+    return made;
 }

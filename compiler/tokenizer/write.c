@@ -104,10 +104,12 @@ static void add_points(block *b, const void *values, size_t value_bytes, hd_tabl
     const size_t bytes = 128 * value_bytes;
     uint16_t *of = HD_NEW_ARRAY(uint16_t, INDEX);
     unsigned char *kept = HD_NEW_ARRAY(unsigned char, INDEX * bytes);
+    uint64_t *hash = HD_NEW_ARRAY(uint64_t, INDEX);
     uint32_t count = 0;
     for (uint32_t i = 0; i < INDEX; i++) {
         uint32_t k = 0;
-        while (k < count && memcmp(kept + k * bytes, all + i * bytes, bytes)) k++;
+        hash[count] = hd_hash(all + i * bytes, bytes, 0);
+        while (hash[k] != hash[count] || (k < count && memcmp(kept + k * bytes, all + i * bytes, bytes))) k++;
         if (k == count) memcpy(kept + count++ * bytes, all + i * bytes, bytes);
         of[i] = (uint16_t)k;
     }
