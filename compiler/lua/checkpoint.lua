@@ -50,13 +50,14 @@ local function typed(self, key, default, fits, what)
   local value = self:value(key)
   if value == nil then value = default end
   if value == nil then fail(self, 'key "%s%s" is missing; it must be %s', self.prefix, key, what) end
+  if not fits(value) and not self:has(key) then fail(self, 'key "%s%s" is missing, and other keys make it %s; it must be %s', self.prefix, key, shown(value), what) end
   if not fits(value) then self:refuse(key, "it must be " .. what) end
   return value
 end
 
--- A whole number of 1 or more; default: of a key that may be absent.
+-- A whole number of 1 or more, and an int of C; default: of a key that may be absent.
 function methods:integer(key, default)
-  local value = typed(self, key, default, function(x) return type(x) == "number" and math.tointeger(x) and x >= 1 and x <= 1 << 31 end, "a whole number of 1 or more")
+  local value = typed(self, key, default, function(x) return type(x) == "number" and math.tointeger(x) and x >= 1 and x < 1 << 31 end, "a whole number of 1 or more, and less than 2147483648")
   return math.tointeger(value)
 end
 

@@ -62,8 +62,9 @@ void hd_checkpoint_open(hd_spec_state *state)
     size_t bytes;
     const char *text = read_config(path, &bytes);
     json_t *config = parse_object(path, text, bytes);
-    const char *type = json_string_value(json_object_get(config, "model_type")), *families = list_families(state->families);
-    if (!type) hd_fail(where, "key \"model_type\" is missing; heddle knows: %s", families);
+    const json_t *named = json_object_get(config, "model_type");
+    const char *type = json_string_value(named), *families = list_families(state->families);
+    if (!type) hd_fail(where, "key \"model_type\" is %s; heddle knows: %s", named ? "no text" : "missing", families);
     const char *file = strspn(type, "abcdefghijklmnopqrstuvwxyz0123456789_") == strlen(type) ? hd_format("%s/%s.lua", state->families, type) : "";
     if (access(file, R_OK)) {
         char *shown = hd_format("%.40s", type);

@@ -104,6 +104,13 @@ static const char *llama_with(const char *more)
 static const struct { const char *why, *config, *says; } bad_configs[] = {
     { "no JSON", "{ \"model_type\": ", "config.json:1: not JSON: " },
     { "no object", "[ 1 ]", "it holds no JSON object" },
+    { "nothing", "", "config.json:1: not JSON: " },
+    { "a key twice", "{ \"model_type\": \"gpt2\",\n  \"model_type\": \"llama\" }", "config.json:2: not JSON: duplicate object key" },
+    { "no UTF-8", "{ \"model_type\": \"ll\xff\" }", "config.json:1: not JSON: unable to decode byte 0xff" },
+    { "a number that is none", "{ \"model_type\": \"llama\", \"rms_norm_eps\": NaN }", "config.json:1: not JSON: " },
+    { "a number beyond doubles", "{ \"model_type\": \"llama\", \"rope_theta\": 1e999 }", "config.json:1: not JSON: real number overflow" },
+    { "a family that is no text", "{ \"model_type\": 2 }", "key \"model_type\" is no text; heddle knows: bloom, " },
+    { "orders to a terminal", "{ \"model_type\": \"\\u001b[2J\" }", "key \"model_type\" is \" [2J\"; heddle knows: bloom, " },
     { "no family", "{ \"hidden_size\": 8 }", "key \"model_type\" is missing; heddle knows: bloom, gemma2, gemma3_text, gpt2, " },
     { "an unknown family", "{ \"model_type\": \"mamba\" }", "key \"model_type\" is \"mamba\"; heddle knows: bloom, " },
     { "a family that is a path", "{ \"model_type\": \"../gpt2\" }", "key \"model_type\" is \"../gpt2\"; heddle knows: bloom, " },
@@ -134,10 +141,45 @@ static const struct { const char *why, *more, *says; } bad_rope[] = {
     { "an activation", ", \"hidden_act\": \"maxout\"", "key \"hidden_act\" is \"maxout\"" },
 };
 
+/* Values of one key of the small llama: the later of two, so the first is taken out. */
+static const struct { const char *why, *key, *value, *says; } bad_values[] = {
+    { "none", "hidden_size", "0", "key \"hidden_size\" is 0; it must be a whole number of 1 or more" },
+    { "below none", "num_hidden_layers", "-3", "key \"num_hidden_layers\" is -3; it must be a whole number of 1 or more" },
+    { "half of one", "vocab_size", "1.5", "key \"vocab_size\" is 1.5; it must be a whole number of 1 or more" },
+    { "digits in quotes", "num_attention_heads", "\"2\"", "key \"num_attention_heads\" is \"2\"; it must be a whole number of 1 or more" },
+    { "a truth", "intermediate_size", "true", "key \"intermediate_size\" is true; it must be a whole number of 1 or more" },
+    { "a list", "max_position_embeddings", "[32]", "key \"max_position_embeddings\" is a list; it must be a whole number of 1 or more" },
+    { "more than an int holds", "num_key_value_heads", "2147483648", "key \"num_key_value_heads\" is 2147483648; it must be a whole number of 1 or more, and less than 2147483648" },
+    { "more than 64 bits hold", "vocab_size", "99999999999999999999", "config.json:1: not JSON: too big integer" },
+    { "as large as an int", "hidden_size", "2147483644", "a tensor of that shape has too many elements to address" },
+    { "more heads than elements", "num_attention_heads", "17", "key \"head_dim\" is missing, and other keys make it 0; it must be a whole number of 1 or more" },
+    { "heads that share nothing", "num_key_value_heads", "3", "kv_heads 3 does not divide heads 2" },
+    { "text for a number", "rms_norm_eps", "\"1e-5\"", "key \"rms_norm_eps\" is \"1e-5\"; it must be a number above 0" },
+    { "text for a truth", "tie_word_embeddings", "\"yes\"", "key \"tie_word_embeddings\" is \"yes\"; it must be true or false" },
+};
+
+static const char *llama_where(const char *key, const char *value)
+{
+    const char *named = hd_format("\"%s\": ", key), *all = hd_format("%.*s }", (int)(strlen(llama) - strlen("%s }")), llama), *at = strstr(all, named), *old = at ? at + strlen(named) : NULL;
+    if (!at) fail_msg("no key %s", key);
+    return config("config", hd_format("%.*s%s%s", (int)(old - all), all, value, old + strcspn(old, ",}")));
+}
+
 static void configurations_that_heddle_cannot_follow_are_refused(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < sizeof bad_configs / sizeof *bad_configs; i++) refused(bad_configs[i].says, "%s info %s", heddle(), config("bad", bad_configs[i].config));
+    for (unsigned i = 0; i < sizeof bad_values / sizeof *bad_values; i++) refused(bad_values[i].says, "%s info %s", heddle(), llama_where(bad_values[i].key, bad_values[i].value));
+    hd_text deep = { 0 };
+    for (int i = 0; i < 100000; i++) hd_text_add(&deep, "[");
+    refused("config.json:1: not JSON: maximum parsing depth", "%s info %s", heddle(), config("bad", deep.data));
+    config("bad", "");
+    must("truncate -s 2G " HERE "/bad/config.json");
+    refused("config.json: it is larger than 4 MiB", "%s info " HERE "/bad", heddle());
+    must("rm " HERE "/bad/config.json");
+    must("mkfifo " HERE "/bad/config.json");
+    refused("config.json: it is no ordinary file", "%s info " HERE "/bad", heddle());
+    must("rm " HERE "/bad/config.json");
     for (unsigned i = 0; i < sizeof bad_rope / sizeof *bad_rope; i++) refused(bad_rope[i].says, "%s info %s", heddle(), llama_with(bad_rope[i].more));
     refused("config.json: cannot read it: No such file or directory; a checkpoint folder holds config.json", "%s info tests", heddle());
     refused("dynamic) changes with every token: choose -D length=", "%s info %s -D length=33", heddle(), llama_with(", \"rope_scaling\": { \"type\": \"dynamic\", \"factor\": 2 }"));
