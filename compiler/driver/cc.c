@@ -382,8 +382,9 @@ void hd_cc_objects(const hd_options *o, const hd_target *target, int files, cons
 
 void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, const char *out)
 {
-    const hd_folders *f = hd_folders_find();
+    const char *runtime = hd_format("%s/libheddle_app%s.a", hd_folders_find()->objects, o->sanitize ? "_asan" : "");
     int files = 0, count = 0;
+    if (o->sanitize && access(runtime, R_OK)) hd_fail((hd_where){ "--sanitize", 0 }, "there is no %s; in heddle's source folder, make build/lib/libheddle_app_asan.a makes it", runtime);
     for (const hd_model *v = m; v; v = v->better) files += v->files;
     job *jobs = HD_NEW_ARRAY(job, files);
     for (const hd_model *v = m; v; v = v->better) count = add_jobs(jobs, count, o, v, folder);
@@ -395,7 +396,7 @@ void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, c
     const char **all = HD_NEW_ARRAY(const char *, count + 5), *said;
     int libraries = 2;
     memcpy(all, object, sizeof *all * (size_t)count);
-    all[count] = hd_format("%s/libheddle_app%s.a", f->objects, o->sanitize ? "_asan" : "");
+    all[count] = runtime;
     all[count + 1] = "-l:libjansson.a";
     if (m->tokenizer_regex) all[count + libraries++] = "-l:libpcre2-8.a";
     if (m->graph->output.kind == HD_OUTPUT_IMAGE) all[count + libraries++] = "-l:libpng16.a", all[count + libraries++] = "-l:libz.a";

@@ -67,8 +67,7 @@ void hd_tokens_read_gpt2(hd_tokens *k, const char *file)
     read_beside(k);
     hd_tokens_close(k);
     size_t bytes = 0;
-    const char *text = hd_read_file(file, &bytes);
-    if (!text) hd_fail((hd_where){ file, 0 }, "cannot be read");
+    const char *text = hd_tokens_text(file, &bytes);
     int line = 1;
     const char *vocabulary = k->file;
     k->file = file;
@@ -100,8 +99,7 @@ void hd_tokens_read_gpt2(hd_tokens *k, const char *file)
 void hd_tokens_read_vocab(hd_tokens *k)
 {
     size_t bytes = 0;
-    const char *text = hd_read_file(k->file, &bytes);
-    if (!text) hd_tokens_fail(k, "cannot be read");
+    const char *text = hd_tokens_text(k->file, &bytes);
     bool capitals = false;
     for (const char *at = text, *end = text + bytes, *stop; at < end; at = stop + 1) {
         stop = line_end(at, end);
@@ -227,8 +225,7 @@ static void merges_of_pieces(hd_tokens *k)
 void hd_tokens_read_sentencepiece(hd_tokens *k)
 {
     size_t bytes = 0;
-    const char *text = hd_read_file(k->file, &bytes), *map = NULL;
-    if (!text) hd_tokens_fail(k, "cannot be read");
+    const char *text = hd_tokens_text(k->file, &bytes), *map = NULL;
     message m = { k, (const unsigned char *)text, (const unsigned char *)text + bytes };
     field f, g;
     uint64_t type = 1, dummy = 1, extra = 1, escape = 1, suffix = 0, bytes_too = 0;

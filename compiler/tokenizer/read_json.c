@@ -9,8 +9,7 @@ json_t *hd_tokens_json(hd_tokens *k, const char *file)
 {
     size_t bytes = 0;
     json_error_t error;
-    const char *text = hd_read_file(file, &bytes);
-    if (!text) hd_tokens_fail(k, "%s cannot be read", file);
+    const char *text = hd_tokens_text(file, &bytes);
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root) hd_fail((hd_where){ file, error.line > 0 ? error.line : 0 }, "this is no JSON: %s", error.text);
     assert(k->jsons < (int)(sizeof k->json / sizeof *k->json));

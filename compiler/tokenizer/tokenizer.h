@@ -51,6 +51,8 @@ typedef struct hd_tokens {
 } hd_tokens;
 
 _Noreturn void hd_tokens_fail(const hd_tokens *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A whole file, NUL-terminated; fails when it cannot be read, is no ordinary file or larger than any tokenizer. */
+const char *hd_tokens_text(const char *file, size_t *bytes);
 /* Gives id to a name: fails when id is beyond what tables hold, or when it has a name already. `name` may hold zeros. */
 void hd_tokens_put(hd_tokens *, uint32_t id, const char *name, size_t bytes);
 /* After all were put: fails at an id without a name, or a name with two ids. */

@@ -1,5 +1,6 @@
 /* A tokenizer as its file describes it, before it becomes tables: names, merges, stages; and which file is read. */
 #include "tokenizer.h"
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -139,6 +140,19 @@ static bool ends(const char *text, const char *end)
 {
     const size_t n = strlen(text), part = strlen(end);
     return n >= part && !strcmp(text + n - part, end);
+}
+
+const char *hd_tokens_text(const char *file, size_t *bytes)
+{
+    enum { MOST_MIB = 256 };
+    const hd_where where = { file, 0 };
+    struct stat s;
+    if (stat(file, &s)) hd_fail(where, "cannot be read: %s", strerror(errno));
+    if (!S_ISREG(s.st_mode)) hd_fail(where, "is no ordinary file");
+    if (s.st_size > (off_t)MOST_MIB << 20) hd_fail(where, "is larger than %d MiB; is it a tokenizer?", MOST_MIB);
+    const char *text = hd_read_file(file, bytes);
+    if (!text) hd_fail(where, "cannot be read: %s", strerror(errno));
+    return text;
 }
 
 /* The merges beside a vocab.json: NULL if there are none. */

@@ -661,6 +661,9 @@ static void wrong_files_are_refused_with_one_line(void **state)
         hd_write_file(hd_format("%s/%s", HERE, others[i].name), others[i].text, strlen(others[i].text));
         refused(others[i].says, "%s build %s/bad.lua -D tokenizer=%s -o %s/program", heddle(), HERE, others[i].name, HERE);
     }
+    must("truncate -s 3G " HERE "/tokenizer.model");
+    refused("tokenizer.model: is larger than 256 MiB", "%s build %s/bad.lua -D tokenizer=tokenizer.model -o %s/program", heddle(), HERE, HERE);
+    must("rm " HERE "/tokenizer.model");
     hd_write_file(HERE "/empty/vocab.json", "{\"a\": 0, \"b\": 1}", 16);
     hd_write_file(HERE "/empty/merges.txt", "#version: 0.2\na b c\n", 20);
     refused("merges.txt:2: this is not two tokens with a blank between them", "%s build %s/bad.lua -D tokenizer=empty -o %s/program", heddle(), HERE, HERE);
