@@ -190,9 +190,9 @@ static const hd_step train_steps[] = { { "positions", "tiny.lua:1", 3 * FLOPS, 2
                                       { "join", "tiny.lua:1", SLOTS * PARAMETERS, 0, { { 4.0 * SLOTS * PARAMETERS }, { 4.0 * PARAMETERS } } } };
 
 static const hd_entry_info entries[] = {
-    { "forward", 1, 1, forward_in, forward_out, 0, 0, 0, true, false, true, forward, 1, kinds, forward_steps, FLOPS },
-    { "loss", 2, 2, loss_in, loss_out, 0, 0, 0, true, false, true, loss, 1, kinds, forward_steps, FLOPS },
-    { "train_step", 4, 2, train_in, train_out, sizeof(scratch), 0, sizeof(scratch), true, true, false, train_step, 2, kinds, train_steps, 3 * FLOPS },
+    { "forward", 1, 1, forward_in, forward_out, 0, 0, 0, true, false, true, false, forward, 1, kinds, forward_steps, FLOPS },
+    { "loss", 2, 2, loss_in, loss_out, 0, 0, 0, true, false, true, false, loss, 1, kinds, forward_steps, FLOPS },
+    { "train_step", 4, 2, train_in, train_out, sizeof(scratch), 0, sizeof(scratch), true, true, false, false, train_step, 2, kinds, train_steps, 3 * FLOPS },
 };
 static const hd_weight weights[] = {
     { "transformer.embed.weight", 2, { VOCAB, WIDTH }, EMBED * sizeof(float), 1, 0.1, true },
