@@ -122,10 +122,10 @@ hd_kernel *hd_cached_attend(hd_kernels *kernels, const hd_attention *a, const hd
 {
     const hd_target *target = kernels->target;
     const int64_t dp = round_up(a->head_dim, target->vl), group = a->heads / a->kv_heads;
-    /* a batch of keys whose values stay in the first cache while they wait */
-    const int64_t batch = dp <= 64 ? 128 : 64;
+    /* a batch of keys whose values stay in the first cache while they wait, or that do so for all heads that share them */
+    const int64_t batch = dp <= 64 && (group == 1 || a->queries > 1) ? 128 : 64;
     /* queries in two vectors share each key that is loaded: chunks of keys whose scores stay in the first cache */
-    const int64_t qv = 2, nq = qv * target->vl, kc = 96;
+    const int64_t qv = 2, nq = qv * target->vl, kc = 48;
     hd_text text = { 0 };
     hd_attention_parameters(&text, a, target, false);
     cache_parameters(&text, a, c);
