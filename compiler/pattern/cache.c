@@ -155,6 +155,40 @@ static int64_t most_runs(const hd_pattern *p, int64_t keys)
     }
 }
 
+/* A row as intervals of slots, and where `one` says so a progression besides: how many pieces those are, side by side. False: it is
+ * something else. Residues of which just these are kept have slots side by side. */
+static bool row_pieces(const hd_pattern *p, const hd_cache_layout *x, int64_t *pieces, bool *one)
+{
+    const bool residues = x->kind == HD_KEPT_RESIDUES;
+    *pieces = 1, *one = false;
+    switch (p->kind) {
+    case HD_PATTERN_STRIDE: *one = p->stride > 1; return !residues;
+    case HD_PATTERN_RESIDUES:
+        if (residues) return p->stride == x->stride && p->first == x->first && p->end == x->end;
+        *one = true;
+        return p->end - p->first == 1;
+    case HD_PATTERN_GRID: case HD_PATTERN_LIST: return false;
+    case HD_PATTERN_AND: case HD_PATTERN_OR: case HD_PATTERN_MINUS: {
+        int64_t a, b;
+        bool one_a, one_b;
+        if (!row_pieces(p->a, x, &a, &one_a) || !row_pieces(p->b, x, &b, &one_b) || (one_a && one_b) || (one_b && p->kind == HD_PATTERN_MINUS)) return false;
+        *one = one_a || one_b;
+        *pieces = min64(EVER, *one ? 2 * (a + b) : a + b);     /* an interval may cut a piece in two */
+        return true;
+    }
+    default: return true;
+    }
+}
+
+/* Most runs that cache_keys makes of a row: progressions are one, where neighbouring keys have neighbouring slots. */
+static int64_t most_slot_runs(const hd_pattern *p, const hd_cache_layout *x, int64_t keys, bool distances)
+{
+    int64_t pieces, runs = most_runs(p, keys);
+    bool one;
+    if (x->kind != HD_KEPT_RUNS && !(x->kind == HD_KEPT_RESIDUES && distances) && row_pieces(p, x, &pieces, &one)) runs = min64(runs, 2 * pieces);     /* a single key may look like the begin of another progression */
+    return runs + x->switches + 6;      /* cut where the ring and where the chunk begin */
+}
+
 /* Runs that are held at once while a row is made: those of a, then what b takes, then both and their result. */
 static int64_t most_work(const hd_pattern *p, int64_t keys)
 {
@@ -259,7 +293,7 @@ const char *hd_cache_refusal(const hd_node *n)
     return NULL;
 }
 
-hd_cache *hd_cache_make(const hd_attr *attr, int64_t length)
+static hd_cache *make_cache(const hd_attr *attr, int64_t length)
 {
     hd_cache *c = HD_NEW(hd_cache);
     const int heads = attr->attention.heads, kv_heads = attr->attention.kv_heads, group = heads / kv_heads, patterns = attr->attention.patterns;
@@ -300,8 +334,7 @@ hd_cache *hd_cache_make(const hd_attr *attr, int64_t length)
         for (int i = 0; i < c->readers; i++) if (reader[i].layout == layout_of[h / group] && hd_pattern_equal(reader[i].pattern, p)) reader_of[h] = i;
         if (reader_of[h] == c->readers) {
             reader[c->readers++] = (hd_cache_reader){ p, layout_of[h / group] };
-            /* ring keys are split where the ring and where the chunk begin */
-            most = max64(most, most_runs(p, endless ? EVER : length) + layout[layout_of[h / group]].switches + 3);
+            most = max64(most, most_slot_runs(p, &layout[layout_of[h / group]], endless ? EVER : length, c->distances));
             work = max64(work, most_work(p, endless ? EVER : length));
         }
     }
@@ -316,6 +349,31 @@ hd_cache *hd_cache_make(const hd_attr *attr, int64_t length)
     c->bytes = (4 * floats + 63) / 64 * 64;
     c->dense_bytes = 2 * 4 * length * kv_heads * c->head_dim;
     return c;
+}
+
+/* Layers are mostly alike, and long ones take a while. */
+hd_cache *hd_cache_make(const hd_attr *attr, int64_t length)
+{
+    static struct { hd_attr of; int64_t length; const hd_cache *cache; } *made;
+    static int count, capacity;
+    const bool distances = attr->attention.alibi || (attr->attention.with & HD_WITH_BIAS);
+    hd_cache *own = HD_NEW(hd_cache);
+    for (int i = 0; i < count; i++) {
+        const hd_attr *a = &made[i].of;
+        bool same = made[i].length == length && a->attention.heads == attr->attention.heads && a->attention.kv_heads == attr->attention.kv_heads && a->attention.head_dim == attr->attention.head_dim &&
+                    a->attention.patterns == attr->attention.patterns && made[i].cache->distances == distances;
+        for (int h = 0; h < attr->attention.patterns && same; h++) same = hd_pattern_equal(a->attention.pattern[h], attr->attention.pattern[h]);
+        if (!same) continue;
+        *own = *made[i].cache;
+        return own;
+    }
+    made = hd_grow(made, count, &capacity, sizeof *made);
+    const hd_pattern **pattern = (const hd_pattern **)HD_NEW_ARRAY(hd_pattern *, attr->attention.patterns);
+    memcpy(pattern, attr->attention.pattern, sizeof *pattern * (size_t)attr->attention.patterns);
+    made[count].of = *attr, made[count].of.attention.pattern = pattern, made[count].length = length;
+    made[count].cache = make_cache(attr, length);
+    *own = *made[count++].cache;
+    return own;
 }
 
 bool hd_cache_same_keys(const hd_cache *a, const hd_cache *b)
