@@ -340,7 +340,7 @@ int hd_command_bench(int argc, char **argv)
         { "json", NULL, HD_OPTION_FLAG, &json, 0, 0, "print one JSON object", false },
         { "threads", "T", HD_OPTION_COUNT, &threads, 1, HD_MAX_THREADS, "threads", false },
         { "seconds", "X", HD_OPTION_REAL, &seconds, 0, 1e5, "time to spend in the entry", false },
-        { "position", "N", HD_OPTION_COUNT, &position, 0, 1e9, "of prefill and step: tokens already in the cache; default 128 (prefill: 0), or half of what fits", false },
+        { "position", "N", HD_OPTION_COUNT, &position, 0, 1e9, "of prefill and step: tokens already in the cache; default 128, of prefill half of what fits: the FLOPs shown are those of the mean position", false },
         { "each", NULL, HD_OPTION_FLAG, &each, 0, 0, "answer each line of standard input with milliseconds and peak GFLOP/s (to alternate with other programs)", false },
         { "quantile", "Q", HD_OPTION_REAL, &quantile, 0, 1, "of all times; default 0.5, the median; on a machine with other work, 0.1 says what it would do alone", false },
     };
@@ -352,7 +352,7 @@ int hd_command_bench(int argc, char **argv)
     if (entry->decodes) {
         const int64_t rows = entry->input[0].size[1], most = hd_model.decode->positions ? hd_model.decode->positions - rows : INT32_MAX / 2;
         if (position > most) hd_app_fail("bench: --position %lld: at most %lld with %lld rows in the call", (long long)position, (long long)most, (long long)rows);
-        if (position < 0) position = rows > 1 ? 0 : most < 128 ? most / 2 : 128;
+    XX
     }
 
     hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, (int)threads) };
