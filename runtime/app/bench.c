@@ -352,7 +352,7 @@ int hd_command_bench(int argc, char **argv)
     if (entry->decodes) {
         const int64_t rows = entry->input[0].size[1], most = hd_model.decode->positions ? hd_model.decode->positions - rows : INT32_MAX / 2;
         if (position > most) hd_app_fail("bench: --position %lld: at most %lld with %lld rows in the call", (long long)position, (long long)most, (long long)rows);
-    XX
+    if (position < 0) position = rows > 1 ? most / 2 : most < 128 ? most / 2 : 128;
     }
 
     hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, (int)threads) };
