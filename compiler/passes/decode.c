@@ -382,7 +382,7 @@ static const hd_entry *derive_entry(derivation *d, const char *name, const hd_en
 /* Rows of prefill: enough that products are bound by arithmetic and reading the weights again for each chunk costs little. */
 static int64_t chunk_of(const hd_graph *g)
 {
-    enum { LEAST = 2, MOST = 256 };      /* one row is what step takes */
+    enum { LEAST = 2, MOST = 512 };      /* one row is what step takes; GPT-2, 1,024 tokens, one thread: by 256 84 % of the FMA peak, by 512 90 % */
     const int64_t rows = g->prefill_chunk ? g->prefill_chunk : g->length < MOST ? g->length : MOST;
     return rows < LEAST ? LEAST : rows;
 }
