@@ -178,14 +178,36 @@ static hd_choices *choose_kept(const hd_options *o, hd_graph *g, const hd_entry 
     return choices;
 }
 
+static int64_t special_token(const hd_tokenizer *t, const char *name)
+{
+    const uint32_t *at = HD_AT(t, text_at, uint32_t);
+    for (uint32_t id = 0; id < t->vocab && t->special.count; id++)
+        if (HD_AT(t, special, uint8_t)[id] && at[id + 1] - at[id] == strlen(name) && !memcmp(HD_AT(t, text, char) + at[id], name, strlen(name))) return id;
+    return -1;
+}
+
+/* Where neither the spec nor a checkpoint's configuration says which tokens begin and end a text: by the names that the families of
+ * models gave them. */
+static void name_ends(hd_graph *g, const hd_tokenizer *t)
+{
+    static const char *const begins[] = { "<|begin_of_text|>", "<s>", "<bos>", "[BOS]", "<|endoftext|>" }, *const ends[] = { "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]" };
+    for (size_t i = 0; i < sizeof begins / sizeof *begins && g->bos < 0; i++) g->bos = special_token(t, begins[i]);
+    const bool given = g->ends;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends && !given; i++) {
+        const int64_t id = special_token(t, ends[i]);
+        if (id >= 0) g->eos[g->ends++] = id;
+    }
+}
+
 /* What is made from the model carries the tokenizer. Logits may be more than its ids (many models round them up), never fewer. */
-static void add_tokenizer(const hd_options *o, const hd_graph *g, hd_model *m)
+static void add_tokenizer(const hd_options *o, hd_graph *g, hd_model *m)
 {
     bool regex = false;
     if (!g->tokenizer) return;
     const hd_tokenizer *t = hd_tokenizer_load(g->tokenizer, &regex);
     if ((int64_t)t->vocab > g->vocab)
         hd_fail((hd_where){ o->spec, 0 }, "the tokenizer %s has %u tokens, the logits have %lld; they must be as many or more", g->tokenizer, t->vocab, (long long)g->vocab);
+    name_ends(g, t);
     for (; m; m = m->better) m->tokenizer = t, m->tokenizer_bytes = t->bytes, m->tokenizer_regex = regex;
 }
 

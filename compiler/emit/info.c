@@ -133,7 +133,7 @@ void hd_emit_info(hd_model *m, const char *compiler)
         double flops = 0;
         for (int k = 0; k < p->steps; k++) flops += p->step[k].flops;
         hd_text_add(&out, "    { %s, %d, %d, inputs_%d, outputs_%d, %lld, %lld, %lld, %s, %s, %s, %s, call_%d, %d, kinds_%d, steps_%d, %.0f },\n", hd_quoted(p->entry->name), p->entry->inputs, p->entry->outputs, i, i,
-                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->row_limited && !p->entry->decodes ? "true" : "false", hd_emit_trains(p->entry) ? "true" : "false", p->reads_packed ? "true" : "false", p->entry->decodes ? "true" : "false", i, p->steps, i, i, flops);
+                    (long long)p->scratch_bytes, (long long)p->local_bytes, (long long)p->lower_bound_bytes, p->entry->causal && !p->entry->decodes ? "true" : "false", hd_emit_trains(p->entry) ? "true" : "false", p->reads_packed ? "true" : "false", p->entry->decodes ? "true" : "false", i, p->steps, i, i, flops);
     }
     hd_text_add(&out, "};\n\n");
     hd_emit_patterns(&out, m);

@@ -85,6 +85,8 @@ static bool say(talk *t, const char *text)
     int32_t *ids;
     const int64_t count = ids_of(t, text, &ids), pending = c->count - c->fed + count;
     const bool fits = !g->room || c->settings->slide || g->taken[0] + pending <= g->room;
+    if (!fits && !c->count)
+        hd_app_fail("--prompt: it has %lld tokens, %s reads at most %lld; --slide reads the last %lld of them", (long long)count, hd_model.name, (long long)g->room, (long long)g->room / 2 + 1);
     if (fits) {
         c->bytes = 0;
         hd_continuation_give(c, ids, count, true);
@@ -126,7 +128,7 @@ void hd_interactive(hd_generator *generator, const hd_sample_settings *settings,
     sigaction(SIGINT, &action, NULL);
     hd_continuation_begin(&t.c, settings, 0);
     bool first = true;
-    if (*opening && !say(&t, opening)) hd_app_fail("--prompt: too long for the model");
+    if (*opening) say(&t, opening);
     for (;;) {
         char *line = read_line(&t);
         if (!line && interrupted) {

@@ -297,7 +297,7 @@ static void check(const options *o)
     if (!o->weights) hd_app_fail("sample: name the weights: --weights FILE (%s train writes them)", hd_model.name);
     if ((o->prompt != NULL) + (o->prompt_file != NULL) + (o->prompts != NULL) > 1) hd_app_fail("sample: --prompt, --prompt-file and --prompts exclude each other");
     if (o->interactive && (o->json || o->out || o->prompts || o->samples > 1)) hd_app_fail("sample: --interactive goes without --json, --out, --prompts and --samples");
-    if (!o->interactive && (o->before || *o->after)) hd_app_fail("sample: --before and --after are for --interactive");
+    if (!o->interactive && (o->before || o->after)) hd_app_fail("sample: --before and --after are for --interactive");
     if (!hd_media()) {
         if (o->out || o->grid || o->keep) hd_app_fail("sample: --out, --grid and --keep are for models whose tokens are pixels or sound (hd.language_model { output = ... })");
     } else {
@@ -320,7 +320,7 @@ static void print_stats(const work *w)
 
 int hd_command_sample(int argc, char **argv)
 {
-    options o = { .settings = { .sampling = { 1, 64, 0.8, 0, 1, 0 }, .seed = 1, .most = -1 }, .after = "", .samples = 1, .threads = hd_app_processors() };
+    options o = { .settings = { .sampling = { 1, 64, 0.8, 0, 1, 0 }, .seed = 1, .most = -1 }, .samples = 1, .threads = hd_app_processors() };
     hd_sampling *s = &o.settings.sampling;
     hd_option option[] = {
         { "weights", "FILE", HD_OPTION_TEXT, &o.weights, 0, 0, "weights (safetensors)", false },
@@ -360,7 +360,7 @@ int hd_command_sample(int argc, char **argv)
     work w = { .o = &o, .generator = hd_generator_open(o.weights, (int)o.threads) };
     if (o.settings.most < 0) o.settings.most = o.interactive || !hd_media() ? 400 : hd_media_tokens();
     if (o.interactive) {
-        hd_interactive(w.generator, &o.settings, o.prompt, o.before, o.after);
+        hd_interactive(w.generator, &o.settings, o.prompt, o.before, o.after ? o.after : "");
         hd_generator_close(w.generator);
         return 0;
     }

@@ -142,6 +142,32 @@ static void sanitized_programs_train_and_sample(void **state)
     must(HERE "/checked sample --weights " HERE "/checked.weights --tokens 20 --seed 3");
 }
 
+/* The libraries that write files are linked into the programs that need them only. */
+static void models_of_pixels_and_sound_write_png_and_wav(void **state)
+{
+    static const unsigned char png[] = { 0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n', 0, 0, 0, 13, 'I', 'H', 'D', 'R', 0, 0, 0, 32, 0, 0, 0, 2, 8, 2 };
+    (void)state;
+    write_words(HERE "/words", 20000);
+    must("%s build%s models/cifar10.lua -o " HERE "/pixels -D length=192 -D layers=1 -D width=16 -D heads=2 -D inner=24 -D qk_width=8", heddle(), sanitize());
+    must(HERE "/pixels train --data " HERE "/words --steps 1 --out " HERE "/pixels.weights");
+    must(HERE "/pixels sample --weights " HERE "/pixels.weights -o " HERE "/image.png");
+    if (memcmp(text_of(HERE "/image.png"), png, sizeof png)) fail_msg("no PNG of 32 x 2 pixels");
+    must(HERE "/pixels sample --weights " HERE "/pixels.weights -o " HERE "/more.png --prompt-file " HERE "/image.png --keep 1 --tokens 0 --json");
+    assert_says("\"prompt_tokens\": 96, \"tokens\": 0,");
+    refused("the tokens of cifar10 are no text", HERE "/pixels sample --weights " HERE "/pixels.weights -o " HERE "/image.png --prompt x");
+    must("%s build%s models/music.lua -o " HERE "/sound -D length=64 -D layers=1 -D width=16 -D heads=2 -D rate=8000", heddle(), sanitize());
+    must(HERE "/sound train --data " HERE "/words --steps 1 --out " HERE "/sound.weights");
+    must(HERE "/sound sample --weights " HERE "/sound.weights -o " HERE "/sound.wav");
+    const char *wav = text_of(HERE "/sound.wav");
+    if (memcmp(wav, "RIFF", 4) || memcmp(wav + 8, "WAVEfmt ", 8) || *(const int32_t *)(const void *)(wav + 24) != 8000) fail_msg("no WAV of 8000 samples a second");
+    if (!*sanitize() && has("ldd")) {
+        must("ldd " HERE "/pixels");
+        if (strstr(said, "sndfile")) fail_msg("a library that nothing needs: %s", said);
+        must("ldd " HERE "/sound");
+        assert_says("sndfile");
+    }
+}
+
 /* ---- sources ---- */
 
 static int list_files(const char *folder, char **name, int room)
@@ -366,6 +392,7 @@ int main(void)
         cmocka_unit_test(compiled_models_agree_with_the_interpreter),
         cmocka_unit_test(every_target_and_compiler_agrees_with_the_interpreter),
         cmocka_unit_test(sanitized_programs_train_and_sample),
+        cmocka_unit_test(models_of_pixels_and_sound_write_png_and_wav),
         cmocka_unit_test(sources_compile_without_warnings),
         cmocka_unit_test(symbols_carry_the_prefix_and_nothing_is_writable),
         cmocka_unit_test(libraries_serve_a_cpp_program),

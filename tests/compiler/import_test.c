@@ -331,6 +331,24 @@ static void mixtures_agree_with_the_interpreter(void **state)
     assert_says("not compared: top_k has none");
 }
 
+/* 64 positions: an image of 8 x 8 colours, after the start token, which no image holds. */
+static void image_gpt_writes_the_colours_of_its_clusters(void **state)
+{
+    static const unsigned char png[] = { 0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n', 0, 0, 0, 13, 'I', 'H', 'D', 'R', 0, 0, 0, 8, 0, 0, 0, 8, 8, 2 };
+    (void)state;
+    if (access(golden("imagegpt/io.safetensors"), R_OK)) skip();
+    must("mkdir -p " HERE "/image");
+    must("cp %s %s " HERE "/image", golden("imagegpt/config.json"), golden("imagegpt/model.safetensors"));
+    hd_text text = { 0 };
+    for (int i = 0; i < 64; i++) hd_text_add(&text, "%s[%g, -1, 1]", i ? ", " : "{\"clusters\": [", i / 31.5 - 1);
+    hd_text_add(&text, "]}");
+    hd_write_file(HERE "/image/preprocessor_config.json", text.data, text.length);
+    must("%s build%s " HERE "/image -o " HERE "/image/program", heddle(), sanitize());
+    must(HERE "/image/program sample --weights " HERE "/image -o " HERE "/image/out.png --json");
+    assert_says("\"prompt_tokens\": 1, \"tokens\": 64,");
+    if (memcmp(text_of(HERE "/image/out.png"), png, sizeof png)) fail_msg("no PNG of 8 x 8 pixels");
+}
+
 /* ---- weights ---- */
 
 typedef struct tensor { const char *name, *type; hd_shape shape; const void *data; size_t bytes; } tensor;
@@ -535,6 +553,7 @@ int main(void)
         cmocka_unit_test(older_spellings_mean_the_same),
         cmocka_unit_test(scalings_of_rotary_positions_are_those_of_the_reference),
         cmocka_unit_test(an_imported_spec_is_the_same_model),
+        cmocka_unit_test(image_gpt_writes_the_colours_of_its_clusters),
         cmocka_unit_test(mixtures_agree_with_the_interpreter),
         cmocka_unit_test(every_way_to_store_weights_gives_the_same_numbers),
         cmocka_unit_test(wrong_weights_are_refused),

@@ -705,6 +705,11 @@ static void programs_take_text_through_their_tokenizer(void **state)
     if (!(per_byte * bytes > 0.999999 * per_token * tokens && per_byte * bytes < 1.000001 * per_token * tokens)) fail_msg("%s", said);
     must("%s/tiny sample --weights %s/w.safetensors --prompt 'warp ' --tokens 6 --temperature 0 --threads 1", HERE, HERE);
     if (strncmp(said, "warp w", 6)) fail_msg("%s", said);
+    must("%s/tiny sample --weights %s/w.safetensors --prompt 'warp ' --tokens 6 --temperature 0 --threads 1 --stop eft --stop '<s>'", HERE, HERE);
+    if (strncmp(said, "warp w", 6) || strstr(said, "eft")) fail_msg("a stop string inside a token: %s", said);
+    must("%s/tiny sample --weights %s/w.safetensors --prompt 'warp \xff\xfe' --tokens 0 --threads 1", HERE, HERE);
+    assert_says("warning: --prompt: byte 5 is no UTF-8; this tokenizer reads such bytes as U+FFFD\n");
+    if (strstr(strchr(said, '\n'), "warning")) fail_msg("a second warning: %s", said);
     json_decref(line);
     must("%s/tiny info", HERE);
     assert_says("tokenizer: 16 tokens");
