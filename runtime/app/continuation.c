@@ -86,10 +86,13 @@ bool hd_continuation_fits(hd_continuation *c, hd_generator *g, int stream)
     return true;
 }
 
-void hd_continuation_feed(hd_continuation *c, hd_generator *g, int stream, float *logits)
+bool hd_continuation_feed(hd_continuation *c, hd_generator *g, int stream, float *logits)
 {
-    hd_generator_feed(g, stream, c->ids + c->fed, c->count - c->fed, logits);
-    c->fed = c->count;
+    const int64_t before = g->taken[stream];
+    const bool whole = hd_generator_feed(g, stream, c->ids + c->fed, c->count - c->fed, logits);
+    c->fed += g->taken[stream] - before;
+    if (c->fed < 0 || (!whole && !g->taken[stream])) c->fed = 0;         /* emptied: all again next time */
+    return whole;
 }
 
 void hd_continuation_draw(hd_continuation *c, hd_sampler *sampler, const float *logits)

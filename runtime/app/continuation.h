@@ -42,8 +42,9 @@ void hd_continuation_go(hd_continuation *);
 /* Tokens the model has not taken in yet. What does not fit: with `slide` the stream starts again from the later half, without it the
  * sample has ended and false is returned. The caller feeds one token by hd_generator_step, and then says hd_continuation_fed. */
 bool hd_continuation_fits(hd_continuation *, hd_generator *, int stream);
-/* Feeds what the model has not taken in to the stream, in one go; logits [streams][vocab]. */
-void hd_continuation_feed(hd_continuation *, hd_generator *, int stream, float *logits);
+/* Feeds what the model has not taken in to the stream, in one go; logits [streams][vocab]. False:
+ * memory.cancel was set on the way. */
+bool hd_continuation_feed(hd_continuation *, hd_generator *, int stream, float *logits);
 /* Draws the next token from logits; fails when they are not finite. Text that is certain is added to `text`. */
 void hd_continuation_draw(hd_continuation *, hd_sampler *, const float *logits);
 void hd_continuation_end(hd_continuation *, const char *why);

@@ -87,26 +87,29 @@ static void forward(hd_generator *g, float *logits)
     memcpy(logits, g->logits + (rows - 1) * vocab, (size_t)vocab * sizeof *logits);
 }
 
-static void step(hd_generator *g, const int32_t *tokens, float *logits)
-{
-    need("step", hd_model.decode->step(&g->memory, hd_pool_threads(g->pool), tokens, logits));
-}
+/* A stream's tokens by its position: the start of a model that predicts its first token is a position too. */
+static int64_t tokens_before(int64_t position) { return hd_model.ahead || !position ? position : position - 1; }
 
-void hd_generator_feed(hd_generator *g, int stream, const int32_t *tokens, int64_t count, float *logits)
+bool hd_generator_feed(hd_generator *g, int stream, const int32_t *tokens, int64_t count, float *logits)
 {
     if (g->forward) {
         if (count) memcpy(g->tokens + g->taken[0], tokens, (size_t)count * sizeof *tokens);
         g->taken[0] += count;
         forward(g, logits);
-        return;
+        return true;
     }
+    const hd_decode_info *decode = hd_model.decode;
+    const hd_threads *threads = hd_pool_threads(g->pool);
+    int error;
     if (count == 1 && g->taken[stream]) {
         for (int i = 0; i < g->streams; i++) g->next[i] = i == stream ? *tokens : -1;
-        step(g, g->next, logits);
+        error = decode->step(&g->memory, threads, g->next, logits);
     } else {
-        need("prefill", hd_model.decode->prefill(&g->memory, hd_pool_threads(g->pool), stream, tokens, count, logits + stream * hd_model.vocab));
+        error = decode->prefill(&g->memory, threads, stream, tokens, count, logits + stream * hd_model.vocab);
     }
-    g->taken[stream] += count;
+    if (error != HD_CANCELLED) need("decoding", error);
+    g->taken[stream] = error ? tokens_before(decode->position(&g->memory, stream)) : g->taken[stream] + count;
+    return !error;
 }
 
 void hd_generator_step(hd_generator *g, const int32_t *tokens, float *logits)
@@ -115,7 +118,7 @@ void hd_generator_step(hd_generator *g, const int32_t *tokens, float *logits)
         if (*tokens >= 0) hd_generator_feed(g, 0, tokens, 1, logits);
         return;
     }
-    step(g, tokens, logits);
+    need("decoding", hd_model.decode->step(&g->memory, hd_pool_threads(g->pool), tokens, logits));
     for (int i = 0; i < g->streams; i++) g->taken[i] += tokens[i] >= 0;
 }
 
@@ -123,4 +126,12 @@ void hd_generator_clear(hd_generator *g, int stream)
 {
     g->taken[stream] = 0;
     if (hd_model.decode) need("emptying a stream of the cache", hd_model.decode->rewind(&g->memory, stream, 0));
+}
+
+bool hd_generator_rewind(hd_generator *g, int stream, int64_t taken)
+{
+    if (taken > g->taken[stream]) return false;
+    if (hd_model.decode && hd_model.decode->rewind(&g->memory, stream, hd_model.ahead ? taken : taken + 1) != 0) return false;
+    g->taken[stream] = taken;
+    return true;
 }

@@ -23,11 +23,13 @@ hd_generator *hd_generator_open(const char *weights, int threads);
 void hd_generator_close(hd_generator *);
 
 /* Takes in `count` tokens; row `stream` of logits [streams][vocab] is for the one after them. count 0 is for an empty stream of a model that predicts its
- * first token too (hd_model.ahead 0). The caller keeps taken + count <= room. */
-void hd_generator_feed(hd_generator *, int stream, const int32_t *tokens, int64_t count, float *logits);
+ * first token too (hd_model.ahead 0). The caller keeps taken + count <= room. False: memory.cancel was set on the way, `taken` says
+ * how far it came, and the logits say nothing. */
+bool hd_generator_feed(hd_generator *, int stream, const int32_t *tokens, int64_t count, float *logits);
 /* One token for each stream, -1 where a stream rests, whose row of the logits says nothing. */
 void hd_generator_step(hd_generator *, const int32_t *tokens, float *logits);
-/* Empties a stream. */
+/* Empties a stream; goes back to its first `taken` tokens, which is not always possible: then false, and nothing changed. */
 void hd_generator_clear(hd_generator *, int stream);
+bool hd_generator_rewind(hd_generator *, int stream, int64_t taken);
 
 #endif

@@ -16,7 +16,7 @@ static const char help[] =
     "  //...    a line that begins with /     a \\ at the end of a line: the next line belongs to it\n"
     "Ctrl-C stops a reply, Ctrl-D ends.\n";
 
-static volatile sig_atomic_t interrupted;
+static volatile int interrupted;          /* hd_memory.cancel too: Ctrl-C ends the reading of a long line */
 static void on_interrupt(int signal)
 {
     (void)signal;
@@ -37,6 +37,7 @@ static char *read_line(const talk *t)
 {
     char *line = NULL, *part = NULL;
     size_t bytes = 0, room = 0;
+    interrupted = 0;
     for (bool more = true; more;) {
         if (t->terminal) fputs(bytes ? ". " : "> ", stdout), fflush(stdout);
         const ssize_t got = getline(&part, &room, stdin);
@@ -107,9 +108,9 @@ static void reply(talk *t)
     size_t shown = c->bytes;
     if (!c->settings->most || (c->count == c->fed && hd_model.ahead)) hd_continuation_end(c, "tokens");
     while (!c->ended && hd_continuation_fits(c, t->generator, 0)) {
-        hd_continuation_feed(c, t->generator, 0, t->logits);
-        hd_continuation_draw(c, &t->sampler, t->logits);         /* stream 0: row 0 */
-        if (interrupted && !c->ended) hd_continuation_end(c, "interrupt");
+        const bool whole = hd_continuation_feed(c, t->generator, 0, t->logits);
+        if (whole) hd_continuation_draw(c, &t->sampler, t->logits);         /* stream 0: row 0 */
+        if ((interrupted || !whole) && !c->ended) hd_continuation_end(c, "interrupt");
         hd_text_show(c->text + shown, c->bytes - shown);
         shown = c->bytes;
     }
@@ -126,6 +127,7 @@ void hd_interactive(hd_generator *generator, const hd_sample_settings *settings,
     if (hd_model.tokenizer) t.encoder = hd_text_encoder("sample");
     const struct sigaction action = { .sa_handler = on_interrupt };          /* no SA_RESTART: Ctrl-C ends the reading of a line too */
     sigaction(SIGINT, &action, NULL);
+    if (!generator->forward) generator->memory.cancel = &interrupted;
     hd_continuation_begin(&t.c, settings, 0);
     bool first = true;
     if (*opening) say(&t, opening);

@@ -36,6 +36,7 @@ typedef struct work {
     job *job;
     size_t shown;                      /* bytes of the text of job `front` */
     int64_t *on;                       /* [streams] job, -1: none */
+    int64_t *holds; float *after;      /* [streams] prompt that the stream begins with, -1: none; [streams][vocab] its logits */
     int32_t *tokens;
     float *logits;
     int64_t given, drawn;              /* tokens */
@@ -85,7 +86,8 @@ static void read_prompts(work *w)
             if (!stop) stop = end;
             if (w->prompts == room) w->prompt = realloc(w->prompt, (size_t)(room = 2 * room + 16) * sizeof *w->prompt);
             if (!w->prompt) hd_app_fail("out of memory");
-            if (stop > at) w->prompt[w->prompts++] = prompt_of(hd_app_text("%s:%d", o->prompts, line), at, (size_t)(stop - at));
+            const size_t bytes = (size_t)(stop - at) - (stop > at && stop[-1] == '\r');
+            if (bytes) w->prompt[w->prompts++] = prompt_of(hd_app_text("%s:%d", o->prompts, line), at, bytes);
             at = stop + 1;
         }
         if (!w->prompts) hd_app_fail("%s: no line with a prompt", o->prompts);
@@ -198,6 +200,25 @@ static void draw(work *w, int stream)
     if (c->ended) finish(w, stream);
 }
 
+/* The prompt, into the stream: computed, or what is left of it when the stream has had it before. */
+static void take_prompt(work *w, int stream, hd_continuation *c, int64_t prompt)
+{
+    hd_generator *g = w->generator;
+    const size_t row = (size_t)hd_model.vocab * sizeof *w->logits;
+    float *logits = w->logits + stream * hd_model.vocab, *after = w->after ? w->after + stream * hd_model.vocab : NULL;
+    if (after && w->holds[stream] == prompt && hd_generator_rewind(g, stream, c->count)) {
+        memcpy(logits, after, row);
+        c->fed = c->count;
+        return;
+    }
+    hd_generator_clear(g, stream);
+    hd_continuation_fits(c, g, stream);         /* cuts what is too long, for --slide */
+    w->holds[stream] = c->fed ? -1 : prompt;
+    w->given += c->count - c->fed;
+    hd_continuation_feed(c, g, stream, w->logits);
+    if (after) memcpy(after, logits, row);
+}
+
 /* Gives the stream its next job, and that its first token. */
 static void begin(work *w, int stream)
 {
@@ -213,10 +234,7 @@ static void begin(work *w, int stream)
     if (!w->o->settings.most) {
         hd_continuation_end(&j->c, "tokens");
     } else {
-        hd_generator_clear(w->generator, stream);
-        hd_continuation_fits(&j->c, w->generator, stream);         /* cuts what is too long for --slide */
-        w->given += j->c.count - j->c.fed;
-        hd_continuation_feed(&j->c, w->generator, stream, w->logits);
+        take_prompt(w, stream, &j->c, j->prompt);
         w->prompt_seconds += hd_app_seconds() - j->started;
         draw(w, stream);
     }
@@ -235,6 +253,7 @@ static void step(work *w)
         if (!hd_continuation_fits(c, g, s)) {
             finish(w, s);
         } else if (c->count - c->fed > 1 || !g->taken[s]) {        /* what is left of a context that was full */
+            if (c->count - c->fed > 1) w->holds[s] = -1;
             hd_continuation_feed(c, g, s, w->logits);
             draw(w, s);
         } else {
@@ -251,7 +270,7 @@ static void run_jobs(work *w)
 {
     const int streams = w->generator->streams;
     const double started = hd_app_seconds();
-    for (int s = 0; s < streams; s++) w->on[s] = -1;
+    for (int s = 0; s < streams; s++) w->on[s] = w->holds[s] = -1;
     for (;;) {
         bool busy = false;
         for (int s = 0; s < streams; s++) {
@@ -311,11 +330,14 @@ static void check(const options *o)
     if (!hd_model.decode && !hd_app_entry("forward")->causal) hd_app_fail("sample: %s is not causal: its positions read later ones, so it cannot continue a text", hd_model.name);
 }
 
+static double rate(int64_t tokens, double seconds) { return seconds > 0 ? (double)tokens / seconds : 0; }
+
 static void print_stats(const work *w)
 {
     const char *unit = hd_app_unit_name();
-    fprintf(stderr, "prompt: %lld %ss in %.3f s, %.1f %ss/s; generated: %lld %ss in %.3f s, %.1f %ss/s\n", (long long)w->given, unit, w->prompt_seconds,
-            (double)w->given / w->prompt_seconds, unit, (long long)w->drawn, unit, w->seconds, (double)w->drawn / w->seconds, unit);
+    fprintf(stderr, "prompt: %lld %ss in %.3f s, %.1f %ss/s; generated: %lld %ss in %.3f s, %.1f %ss/s\n", (long long)w->given, unit, w->prompt_seconds, rate(w->given, w->prompt_seconds), unit,
+            (long long)w->drawn, unit, w->seconds, rate(w->drawn, w->seconds), unit);
+    if (!hd_model.decode && hd_model.no_decode) fprintf(stderr, "all positions are computed again for each token: %s\n", hd_model.no_decode);
 }
 
 int hd_command_sample(int argc, char **argv)
@@ -373,8 +395,10 @@ int hd_command_sample(int argc, char **argv)
     w.job = hd_app_alloc((size_t)w.jobs * sizeof *w.job);
     const size_t streams = (size_t)w.generator->streams;
     w.on = hd_app_alloc(streams * sizeof *w.on);
+    w.holds = hd_app_alloc(streams * sizeof *w.holds);
     w.tokens = hd_app_alloc(streams * sizeof *w.tokens);
     w.logits = hd_app_alloc(streams * (size_t)hd_model.vocab * sizeof *w.logits);
+    if (o.samples > w.generator->streams) w.after = hd_app_alloc(streams * (size_t)hd_model.vocab * sizeof *w.after);
     if (!hd_sampler_init(&w.sampler, hd_model.vocab)) hd_app_fail("out of memory");
     run_jobs(&w);
     if (o.grid) write_media(&w, 0, w.jobs);

@@ -290,6 +290,25 @@ static void only_new_tokens_are_computed(void **state)
     remove("trace");
 }
 
+/* Four samples on three streams: the fourth begins where its stream's prompt ended, and is the one that it would be alone. */
+static void samples_of_a_prompt_share_it(void **state)
+{
+    size_t bytes;
+    (void)state;
+    ok(program_of(traced, "sample --weights w --prompt abc --samples 4 --tokens 3 --ignore-end --seed 9"));
+    char *got = (char *)read_file("trace", &bytes), *at = got;
+    int prefills = 0;
+    for (; (at = strstr(at, "prefill ")); at++) prefills++;
+    assert_int_equal(prefills, 3);
+    assert_non_null(strstr(got, "rewind 0 to 3\n"));
+    free(got);
+    remove("trace");
+    char cached_text[4096];
+    strcpy(cached_text, program_out);
+    ok(program("sample --weights w --prompt abc --samples 4 --tokens 3 --ignore-end --seed 9"));
+    assert_string_equal(program_out, cached_text);
+}
+
 static void samples_end_where_they_should(void **state)
 {
     (void)state;
@@ -402,43 +421,57 @@ static void a_conversation_puts_text_around_lines(void **state)
     remove("trace");
 }
 
-static void an_interrupt_ends_the_reply_and_not_the_conversation(void **state)
+static void wait_for_output(const char *part, size_t least)
 {
-    int lines[2];
-    (void)state;
-    assert_int_equal(pipe(lines), 0);
-    const int read_end = lines[0], write_end = lines[1];
-    const int kept = dup(0);
-    dup2(read_end, 0);
-    close(read_end);
-    fcntl(write_end, F_SETFD, FD_CLOEXEC);
-    const pid_t child = program_start("sample --weights w --interactive --tokens 100000000 --slide");
-    dup2(kept, 0);
-    close(kept);
-    assert_int_equal(write(write_end, "warp\n", 5), 5);
-    for (int i = 0; i < 500; i++) {                          /* until it replies */
-        size_t bytes = 0;
-        unsigned char *out = read_file("out", &bytes);
-        free(out);
-        if (bytes > 100) break;
-        usleep(10000);
-    }
-    assert_int_equal(kill(child, SIGINT), 0);
-    usleep(200000);
-    assert_int_equal(write(write_end, "/help\n", 6), 6);
-    close(write_end);
-    /* the child holds the other end of the pipe too: it must not wait for itself */
-    assert_int_equal(kill(child, 0), 0);
-    for (int i = 0; i < 500 && !strstr(program_out, "Ctrl-D ends."); i++) {
+    for (int i = 0; i < 1000; i++, usleep(10000)) {
         size_t bytes = 0;
         char *out = (char *)read_file("out", &bytes);
-        snprintf(program_out, sizeof program_out, "%s", bytes > 300 ? out + bytes - 300 : out);
+        const bool found = bytes >= least && strstr(out + (bytes > 400 ? bytes - 400 : 0), part);
         free(out);
-        usleep(10000);
+        if (found) return;
     }
-    assert_contains(program_out, "Ctrl-D ends.");
-    kill(child, SIGTERM);
+    fail_msg("the program never printed %s", part);
+}
+
+/* Says `line`, interrupts when there are `least` bytes of reply, and expects an answer to /help. */
+static void interrupt(const char *line, size_t least)
+{
+    int lines[2];
+    assert_int_equal(pipe(lines), 0);
+    fcntl(lines[1], F_SETFD, FD_CLOEXEC);
+    const int kept = dup(0);
+    dup2(lines[0], 0);
+    close(lines[0]);
+    const pid_t child = program_start("sample --weights w --interactive --tokens 100000000 --slide --ignore-end");
+    dup2(kept, 0);
+    close(kept);
+    assert_int_equal(write(lines[1], line, strlen(line)), strlen(line));
+    wait_for_output("", least);
+    usleep(100000);
+    assert_int_equal(kill(child, SIGINT), 0);
+    usleep(100000);
+    assert_int_equal(write(lines[1], "/help\n", 6), 6);
+    wait_for_output("Ctrl-D ends.", 1);
+    close(lines[1]);
+    kill(child, SIGTERM);              /* the child has that end of the pipe too, and would wait for itself */
     program_wait(child);
+}
+
+static void slow(void)
+{
+    cached();
+    setenv("TINY_SLOW", "1", 1);
+}
+
+static void an_interrupt_ends_the_reply_and_not_the_conversation(void **state)
+{
+    (void)state;
+    interrupt("warp\n", 100);
+    before_program = cached;
+    interrupt("warp\n", 100);
+    before_program = slow;             /* while a line is taken in */
+    interrupt("warp and weft\n", 0);
+    before_program = NULL;
 }
 
 /* ---- images and sound ----------------------------------------------------------------------------------------------- */
@@ -606,6 +639,7 @@ int main(void)
         cmocka_unit_test(a_cache_changes_no_sample),
         cmocka_unit_test(a_sample_does_not_depend_on_what_is_beside_it),
         cmocka_unit_test(only_new_tokens_are_computed),
+        cmocka_unit_test(samples_of_a_prompt_share_it),
         cmocka_unit_test(samples_end_where_they_should),
         cmocka_unit_test(prompts_come_from_files),
         cmocka_unit_test(a_conversation_stays_in_the_cache),

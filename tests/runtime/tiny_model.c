@@ -9,7 +9,7 @@
  *
  * HEDDLE_CPU chooses among its variants: "any", the plain one; "cached", which decodes with a cache of 3 streams; "image" (3 channels),
  * "planar", "palette" (with a token to begin after) and "sound", whose tokens are those. TINY_TRACE names a file that gets a line for
- * each call of the decoding functions. */
+ * each call of the decoding functions, TINY_SLOW makes prefill wait until it is cancelled. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../../runtime/app/media.h"
 #include "../../runtime/core/hd_random.h"
@@ -253,6 +254,11 @@ static int take(const hd_memory *memory, int stream, const int32_t *tokens, int6
 static int prefill(const hd_memory *memory, const hd_threads *threads, int stream, const int32_t *tokens, int64_t count, float *logits)
 {
     (void)threads;
+    if (getenv("TINY_SLOW") && count > 4) {
+        take(memory, stream, tokens, 4, logits);                 /* a chunk */
+        for (int i = 0; i < 1000 && !hd_cancelled(memory->cancel); i++) usleep(10000);
+        return HD_CANCELLED;
+    }
     trace("prefill %d:", stream);
     for (int64_t i = 0; i < count; i++) trace(" %d", tokens[i]);
     trace("\n");
