@@ -201,19 +201,19 @@ static void draw(work *w, int stream)
 }
 
 /* The prompt, into the stream: computed, or what is left of it when the stream has had it before. */
-static void take_prompt(work *w, int stream, hd_continuation *c, int64_t prompt)
+static void take_prompt(work *w, int stream, hd_continuation *c, int64_t number)
 {
     hd_generator *g = w->generator;
     const size_t row = (size_t)hd_model.vocab * sizeof *w->logits;
     float *logits = w->logits + stream * hd_model.vocab, *after = w->after ? w->after + stream * hd_model.vocab : NULL;
-    if (after && w->holds[stream] == prompt && hd_generator_rewind(g, stream, c->count)) {
+    if (after && w->holds[stream] == number && hd_generator_rewind(g, stream, c->count)) {
         memcpy(logits, after, row);
         c->fed = c->count;
         return;
     }
     hd_generator_clear(g, stream);
     hd_continuation_fits(c, g, stream);         /* cuts what is too long, for --slide */
-    w->holds[stream] = c->fed ? -1 : prompt;
+    w->holds[stream] = c->fed ? -1 : number;
     w->given += c->count - c->fed;
     hd_continuation_feed(c, g, stream, w->logits);
     if (after) memcpy(after, logits, row);

@@ -246,7 +246,7 @@ static void a_cache_changes_no_sample(void **state)
 /* Three streams, seven samples: each stream takes the next sample as it becomes free, and no token is fed twice. */
 static void a_sample_does_not_depend_on_what_is_beside_it(void **state)
 {
-    char alone[8][256], line[256];
+    char alone[8][256], line[1024];
     (void)state;
     ok(program_of(cached, "sample --weights w --prompt shed --samples 7 --tokens 9 --top-k 2 --json --ignore-end"));
     const char *at = program_out;
@@ -426,7 +426,7 @@ static void wait_for_output(const char *part, size_t least)
     for (int i = 0; i < 1000; i++, usleep(10000)) {
         size_t bytes = 0;
         char *out = (char *)read_file("out", &bytes);
-        const bool found = bytes >= least && strstr(out + (bytes > 400 ? bytes - 400 : 0), part);
+        const bool found = out && bytes >= least && strstr(out + (bytes > 400 ? bytes - 400 : 0), part);
         free(out);
         if (found) return;
     }
