@@ -29,6 +29,10 @@ static void print_text(int threads)
         const hd_entry_info *e = &hd_model.entry[i];
         printf("%-14s %8d %12.2f %12s %12s %12s\n", e->name, e->steps, e->flops / 1e6, megabytes(e->scratch_bytes), megabytes(e->lower_bound_bytes), megabytes(e->local_bytes));
     }
+    if (hd_model.image)
+        printf("\noutput: images of %lld x %lld, %s (%s sample -o FILE.png)\n", (long long)hd_model.image->width, (long long)hd_model.image->height,
+               hd_model.image->colours ? hd_app_text("%d colours", hd_model.image->colours) : hd_model.image->channels == 1 ? "grey" : "red, green, blue", hd_model.name);
+    if (hd_model.sound) printf("\noutput: sound, %lld samples a second (%s sample -o FILE.wav)\n", (long long)hd_model.sound->rate, hd_model.name);
     if (hd_model.decode) {
         const hd_decode_info *d = hd_model.decode;
         printf("\ndecoding: %d stream%s, prefill by %lld; %s\n", d->streams, d->streams > 1 ? "s" : "", (long long)d->chunk,

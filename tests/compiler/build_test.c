@@ -155,7 +155,7 @@ static void models_of_pixels_and_sound_write_png_and_wav(void **state)
     must(HERE "/pixels sample --weights " HERE "/pixels.weights -o " HERE "/more.png --prompt-file " HERE "/image.png --keep 1 --tokens 0 --json");
     assert_says("\"prompt_tokens\": 96, \"tokens\": 0,");
     refused("the tokens of cifar10 are no text", HERE "/pixels sample --weights " HERE "/pixels.weights -o " HERE "/image.png --prompt x");
-    must("%s build%s models/music.lua -o " HERE "/sound -D length=64 -D layers=1 -D width=16 -D heads=2 -D rate=8000", heddle(), sanitize());
+    must("%s build%s models/music.lua -o " HERE "/sound -D length=64 -D layers=1 -D width=16 -D heads=2 -D rate=8000 -D encoding=g711-mu-law", heddle(), sanitize());
     must(HERE "/sound train --data " HERE "/words --steps 1 --out " HERE "/sound.weights");
     must(HERE "/sound sample --weights " HERE "/sound.weights -o " HERE "/sound.wav");
     const char *wav = text_of(HERE "/sound.wav");

@@ -246,7 +246,7 @@ static void a_cache_changes_no_sample(void **state)
 /* Three streams, seven samples: each stream takes the next sample as it becomes free, and no token is fed twice. */
 static void a_sample_does_not_depend_on_what_is_beside_it(void **state)
 {
-    char alone[8][256], line[1024];
+    char alone[8][256], line[4096];
     (void)state;
     ok(program_of(cached, "sample --weights w --prompt shed --samples 7 --tokens 9 --top-k 2 --json --ignore-end"));
     const char *at = program_out;
@@ -506,6 +506,8 @@ static void pixels_become_a_png(void **state)
 {
     int ids[64];
     (void)state;
+    ok(program_of(image, "info"));
+    assert_contains(program_out, "output: images of 4 x 2, red, green, blue (tiny sample -o FILE.png)\n");
     ok(program_of(image, "sample --weights w -o a.png --json --seed 2"));
     assert_int_equal(ids_of(ids), 4 * 2 * 3);
     read_png("a.png", 4, 2);
@@ -572,6 +574,8 @@ static void samples_of_sound_become_a_wav_and_come_back(void **state)
     int ids[64];
     short heard[64], again[64];
     (void)state;
+    ok(program_of(sound, "info"));
+    assert_contains(program_out, "output: sound, 8000 samples a second (tiny sample -o FILE.wav)\n");
     ok(program_of(sound, "sample --weights w -o a.wav --json --temperature 5"));
     const int count = ids_of(ids);
     assert_int_equal(count, 32);
