@@ -101,11 +101,12 @@ static int packed_width(const hd_lowering *l, const hd_panels *b)
 }
 
 /* So few rows that the product waits for B, whatever it does with it: few_rows.c.tmpl reads B once, in slots of about 200 KB. Of packed
- * panels the sums of all rows stay in registers. */
+ * panels the sums of 8 rows stay in registers; more take turns, which pays while the panels come from memory. */
 static bool few_rows(const hd_product *p, int vl)
 {
     if (p->trans_a) return false;
-    return p->b_kind == HD_B_PACKED ? p->m * p->nv <= (vl == 16 ? 24 : 12) : p->m <= (p->b_kind == HD_B_NATURAL ? 8 : vl == 16 ? 12 : 6);
+    if (p->b_kind == HD_B_PACKED) return p->m * p->nv <= (vl == 16 ? 24 : 12) || (p->m <= (vl == 16 ? 24 : 12) && p->n * p->k >= 1 << 16);
+    return p->m <= (p->b_kind == HD_B_NATURAL ? 8 : vl == 16 ? 12 : 6);
 }
 
 static int64_t few_rows_slots(const hd_product *p, int vl)

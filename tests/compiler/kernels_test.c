@@ -643,6 +643,9 @@ static const test_case cases[] = {
                      { "few_rows", few_rows_parameters, few_rows_check, m, n, k, -3, 0 }, { "few_rows", few_rows_parameters, few_rows_check, m, n, k, -2, 0 },
     ROW(1, 1, 1) ROW(1, 15, 17) ROW(2, 64, 16) ROW(3, 17, 5) ROW(1, 5000, 33) ROW(4, 1300, 70) ROW(8, 200, 300) ROW(5, 33, 600)
 #undef ROW
+#define ROW(m, n, k) { "few_rows", few_rows_parameters, few_rows_check, m, n, k, -3, 0 }, { "few_rows", few_rows_parameters, few_rows_check, m, n, k, -2, 0 },
+    ROW(9, 17, 5) ROW(13, 200, 300) ROW(16, 97, 96) ROW(24, 150, 49)
+#undef ROW
     { "few_rows", few_rows_parameters, few_rows_check, 2, 37, 19, 0, 3 }, { "few_rows", few_rows_parameters, few_rows_check, 2, 37, 19, 1, 3 },
 #define ROW(i) { "permute", permute_parameters, permute_check, i, 0, 123, 0, 0 }, { "permute", permute_parameters, permute_check, i, 0, 213, 3, 0 }, \
                { "permute", permute_parameters, permute_check, i, 0, 132, 0, 0 }, { "permute", permute_parameters, permute_check, i, 0, 3210, 0, 0 }, \
