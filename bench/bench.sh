@@ -6,6 +6,7 @@
 #   memory      kernels around the products on arrays beyond the last cache, against the copy bandwidth
 #   forward     whole models, beside PyTorch (bench/model_torch.py) and ONNX Runtime (bench/model_onnx.js)
 #   training    training steps, beside PyTorch
+#   decode      a token of 1 and 8 streams after 128 others, beside PyTorch, against the read bandwidth
 #   enwik8      a training step of models/enwik8.lua, counting necessary arithmetic alone
 #   compile     heddle build from nothing
 #   attention   bench/attention.sh, whose rows may be named as well (make bench without rows runs it with fewer rounds)
@@ -21,7 +22,7 @@ set -eu
 cd "$(dirname "$0")/.."
 out=build/bench
 . bench/common.sh
-rounds=5 quick= rows= attention= all="products row memory forward training enwik8 compile attention"
+rounds=5 quick= rows= attention= all="products row memory forward training decode enwik8 compile attention"
 for word; do
     case " quick models $all " in
     *" $word "*)
@@ -234,6 +235,55 @@ training() {
     [ -n "$quick" ] || model "Training step" "GPT-2 124M, batch 4 x 64" train 64 4 12 768 12 50257 0.80 0.76
 }
 
+# Bytes of a step: all weights but the rows of `wpe` that it does not look up, and the keys and values of 128 positions.
+decode() {
+    for streams in 1 8; do
+        folder=$out/models/decode-$streams
+        mkdir -p "$folder"
+        # shellcheck disable=SC2086
+        build/heddle build models/gpt2.lua -o "$folder/ours" -D streams=$streams ${HEDDLE_FLAGS:-}
+        bytes=$((4 * (124439808 - (1024 - streams) * 768) + streams * 12 * 2 * 4 * 768 * 128))
+        for t in $counts; do
+            contenders="1:heddle" ran_2=
+            start 1 "$folder/ours.$t.log" "$folder/ours" bench step --each --threads "$t" || { skip "$folder/ours stopped: $(tail -1 "$folder/ours.$t.log")"; return; }
+            if [ -n "$torch_version" ]; then
+                if start 2 "$folder/torch.$t.log" torch "$t" bench/model_torch.py serve decode length=1 batch=$streams context=128 threads="$t"; then contenders="$contenders 2:PyTorch" ran_2=$ready
+                else skip "PyTorch stopped: $(tail -1 "$folder/torch.$t.log")"; fi
+            fi
+            rm -f "$folder"/now.*
+            i=0
+            while [ $i -lt $rounds ]; do
+                for contender in $contenders; do
+                    j=${contender%%:*}
+                    ask "$j" step
+                    theirs=$(echo "$answer" | cut -f1)
+                    [ "$j" != 1 ] || { ms=$theirs read_gbs=$(echo "$answer" | cut -f3); }
+                    echo "$theirs" >>"$folder/now.$j.ms"
+                    compute '%.6f\n' "$bytes / $theirs / 1e6 / $read_gbs" >>"$folder/now.$j.share"
+                    compute '%.6f\n' "$theirs / $ms" >>"$folder/now.$j.over"
+                done
+                i=$((i + 1))
+            done
+            ms=$(median "$folder/now.1.ms")
+            if [ $streams = 1 ]; then
+                asked=0.92 what="1 stream"
+                eval "single_$t=$ms"
+            else
+                eval "single=\$single_$t"
+                asked='' what="$streams streams: $(compute '%.1f' "$streams * $single / $ms") times the tokens a second"
+            fi
+            begin "Decoding: GPT-2 124M, a token of each stream after 128, against the bandwidth of reading" "$what" "$t" bandwidth "$asked" "PyTorch 1"
+            for contender in $contenders; do
+                j=${contender%%:*} f=$folder/now.${contender%%:*}
+                stop "$j"
+                eval "ran=\${ran_$j:-}"
+                one "${contender#*:}" "$(median "$f.ms")" "$(median "$f.share")" "$(quantile 0.25 "$f.share")" "$(quantile 0.75 "$f.share")" "$(median "$f.over")" "$ran"
+            done
+            end_row
+        done
+    done
+}
+
 enwik8() {
     [ -z "$quick" ] || { skip "enwik8 takes minutes: left out by quick"; return; }
     # necessary: what a step without recomputation does
@@ -280,10 +330,11 @@ compile() {
 
 told=
 if wants products || wants row; then install libopenblas0-openmp libblis-dev libdnnl-dev; fi
-if wants forward || wants training; then
+if wants forward || wants training || wants decode; then
     install python3-torch libopenblas0-openmp
     find_torch
-    find_onnx
+    onnx=
+    ! wants forward || find_onnx
 fi
 for row in $rows; do
     case $row in

@@ -4,14 +4,15 @@
     model_torch.py export FOLDER SIZES            weights.safetensors and tokens.safetensors for ours, logits.safetensors to compare with,
                                                   and the network for ONNX Runtime: plain.onnx, fused.onnx (bench/model_onnx.js)
     model_torch.py compare A B                    fails unless the tensors `logits` of two files agree
-    model_torch.py serve forward|train [quick] SIZES
+    model_torch.py serve forward|train|decode [quick] SIZES
                                                   finds the fastest variant (quick: of two), prints "ready WHAT", then answers each line on
                                                   standard input with the milliseconds of a call
-SIZES: length=1024 batch=1 layers=12 width=768 heads=12 vocab=50257 threads=1
+SIZES: length=1024 batch=1 layers=12 width=768 heads=12 vocab=50257 threads=1 context=128
 
 Attention exists in several ways here, and the fastest is taken: one batched product for all scores with a causal bias; blocks of
 queries that leave out the keys after them; PyTorch's own function where it has one. The forward pass also competes as a traced
-graph, frozen and optimised for inference. A training step is forward, loss, gradients, clipping and AdamW over lists of tensors."""
+graph, frozen and optimised for inference. A training step is forward, loss, gradients, clipping and AdamW over lists of tensors.
+Decoding is a forward pass of one position whose attention reads `context` more from a cache, written in place."""
 import json
 import math
 import statistics
@@ -93,6 +94,18 @@ class Own(torch.nn.Module):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
+class Cached(torch.nn.Module):
+    """A layer's own keys and values, of `context` positions before this one."""
+    def __init__(self, c):
+        super().__init__()
+        shape = c["batch"] * c["heads"], c["context"] + 1, c["width"] // c["heads"]
+        self.keys, self.values = torch.randn(shape), torch.randn(shape)
+
+    def forward(self, q, k, v):                           # [batch * heads, 1, head_dim]
+        self.keys[:, -1:], self.values[:, -1:] = k, v
+        return torch.bmm(torch.softmax(torch.bmm(q, self.keys.transpose(1, 2)) / math.sqrt(q.shape[-1]), -1), self.values)
+
+
 class FusedForExport(torch.autograd.Function):
     """ONNX Runtime's causal attention that stores no scores: [batch, length, heads * head_dim] each."""
     @staticmethod
@@ -142,7 +155,7 @@ class Network(torch.nn.Module):
     def __init__(self, c, attend=None, gelu=lambda x: F.gelu(x, approximate="tanh"), layer=Layer):
         super().__init__()
         self.wte, self.wpe = torch.nn.Embedding(c["vocab"], c["width"]), torch.nn.Embedding(c["length"], c["width"])
-        self.layers = torch.nn.ModuleList(layer(c, attend, gelu) for _ in range(c["layers"]))
+        self.layers = torch.nn.ModuleList(layer(c, attend(c) if isinstance(attend, type) else attend, gelu) for _ in range(c["layers"]))
         self.ln_f = torch.nn.LayerNorm(c["width"])
         self.register_buffer("positions", torch.arange(c["length"]), persistent=False)
 
@@ -231,6 +244,10 @@ def step(c, attend, tokens, lists=True):
 def variants(entry, c, quick):
     """Makers of calls: first the ways of attention, then, for the best of them (sent back), another way of the rest."""
     tokens = some_tokens(c)
+    if entry == "decode":
+        yield "keys and values in place", lambda: eager(c, Cached, tokens)
+        yield "the same, traced and optimised for inference", lambda: traced(c, Cached, tokens)
+        return
     first, second, how = (eager, traced, "traced and optimised for inference") if entry == "forward" else (step, lambda *a: step(*a, lists=False), "AdamW tensor by tensor")
     best = None
     for what, attend in ways(c, quick):
@@ -302,7 +319,7 @@ def compare(a, b):
 def main():
     warnings.filterwarnings("ignore")
     words = [word for word in sys.argv[1:] if "=" not in word]
-    c = dict(length=1024, batch=1, layers=12, width=768, heads=12, vocab=50257, threads=1)
+    c = dict(length=1024, batch=1, layers=12, width=768, heads=12, vocab=50257, threads=1, context=128)
     c.update((key, int(value)) for key, value in (word.split("=") for word in sys.argv[1:] if "=" in word))
     torch.set_num_threads(c["threads"])
     torch.set_flush_denormal(True)
@@ -312,10 +329,10 @@ def main():
         export(words[1], c)
     elif words[:1] == ["compare"] and len(words) == 3:
         compare(*words[1:])
-    elif words[:2] in (["serve", "forward"], ["serve", "train"]) and words[2:] in ([], ["quick"]):
+    elif words[:2] in (["serve", "forward"], ["serve", "train"], ["serve", "decode"]) and words[2:] in ([], ["quick"]):
         serve(words[1], c, bool(words[2:]))
     else:
-        sys.exit("usage: model_torch.py version | export FOLDER SIZES | compare A B | serve forward|train [quick] SIZES")
+        sys.exit("usage: model_torch.py version | export FOLDER SIZES | compare A B | serve forward|train|decode [quick] SIZES")
 
 
 main()

@@ -232,12 +232,13 @@ static double call_seconds(int threads)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* For measurements that alternate with other programs: answers each line of standard input with the milliseconds of a call and
- * the peak in GFLOP/s beside it. Calls too short for one to mean much are repeated for a tenth of a second. */
+/* For measurements that alternate with other programs: answers each line of standard input with the milliseconds of a call, and
+ * beside it the peak in GFLOP/s and the GB/s read from memory. Calls too short for one to mean much are repeated for a tenth of a second. */
 static void answer(const hd_entry_info *entry, const hd_memory *memory, const hd_threads *threads, void **tensor)
 {
     enum { MOST = 1000 };
-    double times[MOST], peaks[2 * PEAK_SAMPLES], all;
+    double times[MOST], all;
+    hd_speeds speeds[2 * PEAK_SAMPLES];
     char line[256];
     hd_peak peak;
     if (!hd_peak_start(&peak, threads->count, 0)) hd_app_fail("out of memory: %.1f MB are needed to measure this machine", (double)peak.memory_bytes / 1e6);
@@ -246,15 +247,16 @@ static void answer(const hd_entry_info *entry, const hd_memory *memory, const hd
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
         int calls = 0;
-        for (int i = 0; i < PEAK_SAMPLES; i++) peaks[i] = hd_peak_fma(&peak, threads);
+        for (int i = 0; i < PEAK_SAMPLES; i++) speeds[i] = hd_peak_sample(&peak, threads, i, false);
         all = hd_app_seconds();
         do {
             double begun = call_seconds(threads->count);
             hd_app_call(entry, memory, threads, tensor, 0, 0);
             times[calls++] = call_seconds(threads->count) - begun;
         } while (calls < MOST && hd_app_seconds() - all < 0.1);
-        for (int i = 0; i < PEAK_SAMPLES; i++) peaks[PEAK_SAMPLES + i] = hd_peak_fma(&peak, threads);
-        printf("%.6f\t%.3f\n", 1e3 * hd_quantile(times, calls, 0.5), hd_quantile(peaks, 2 * PEAK_SAMPLES, 0.5));
+        for (int i = 0; i < PEAK_SAMPLES; i++) speeds[PEAK_SAMPLES + i] = hd_peak_sample(&peak, threads, PEAK_SAMPLES + i, false);
+        const hd_speeds median = hd_peak_quantile(speeds, 2 * PEAK_SAMPLES, 0.5);
+        printf("%.6f\t%.3f\t%.3f\n", 1e3 * hd_quantile(times, calls, 0.5), median.fma, median.read[HD_DRAM]);
         fflush(stdout);
     }
     hd_peak_end(&peak);
@@ -341,7 +343,7 @@ int hd_command_bench(int argc, char **argv)
         { "threads", "T", HD_OPTION_COUNT, &threads, 1, HD_MAX_THREADS, "threads", false },
         { "seconds", "X", HD_OPTION_REAL, &seconds, 0, 1e5, "time to spend in the entry", false },
         { "position", "N", HD_OPTION_COUNT, &position, 0, 1e9, "of prefill and step: tokens already in the cache; default 128, of prefill half of what fits: the FLOPs shown are those of the mean position", false },
-        { "each", NULL, HD_OPTION_FLAG, &each, 0, 0, "answer each line of standard input with milliseconds and peak GFLOP/s (to alternate with other programs)", false },
+        { "each", NULL, HD_OPTION_FLAG, &each, 0, 0, "answer each line of standard input with milliseconds, peak GFLOP/s and GB/s read (to alternate with other programs)", false },
         { "quantile", "Q", HD_OPTION_REAL, &quantile, 0, 1, "of all times; default 0.5, the median; on a machine with other work, 0.1 says what it would do alone", false },
     };
     hd_command command = { "bench", "[ENTRY]", "time the kernels of an entry (train_step, or the first) against this machine's peak", option, sizeof option / sizeof *option, &name, 1 };
