@@ -154,7 +154,7 @@ fuzz: build/fuzz/heddle_fuzz
 	@tests/fuzz/run $(or $(SECONDS),60) $(KINDS)
 
 build/fuzz/heddle_fuzz: $(FUZZED:build/%=build/fuzz/%) build/fuzz/runtime.a
-	$(CC) $(LDFLAGS) $(SANITIZERS) -fsanitize=fuzzer $(FUZZ_LINK:%=-Wl$(comma)--wrap=%) -o $@ $^ $(LIBS)
+	$(CC) $(LDFLAGS) $(SANITIZERS) -fsanitize=fuzzer $(FUZZ_LINK:%=-Wl$(comma)--wrap=%) -o $@ $^ $(LIBS) -l:libpng16.a -l:libz.a -lsndfile
 
 build/fuzz/runtime.a: $(filter-out %/main.o,$(RO:build/%=build/fuzz/%))
 	rm -f $@ && ar rcs $@ $^

@@ -9,6 +9,7 @@
 #include "../../compiler/spec/sandbox.h"
 #include "../../compiler/tokenizer/tokenizer.h"
 #include "../../runtime/app/app.h"
+#include "../../runtime/app/media.h"
 #include "../../runtime/app/safetensors.h"
 #include "fuzz.h"
 #include "memory.h"
@@ -251,6 +252,33 @@ static void merges(const uint8_t *data, size_t bytes)
     tokenizer("vocab.json", end ? data : (const uint8_t *)fixed, end ? (size_t)(end - data) : sizeof fixed - 1);
 }
 
+/* ---- prompts that are images or sound ---- */
+
+static void png(const uint8_t *data, size_t bytes)
+{
+    for (int channels = 1; channels <= 3; channels += 2) {
+        unsigned char *pixels;
+        int64_t width, height;
+        if (hd_image_png.read(data, bytes, channels, &pixels, &width, &height)) continue;
+        if (width < 1 || height < 1) abort();
+        unsigned char sum = 0;
+        for (int64_t i = 0; i < width * height * channels; i++) sum ^= pixels[i];
+        if (pixels[0] == sum + 256) abort();      /* every pixel was read: it is there, and set */
+        free(pixels);
+    }
+}
+
+static void wav(const uint8_t *data, size_t bytes)
+{
+    int16_t *samples;
+    int64_t count, rate;
+    if (hd_sound_sndfile.read(data, bytes, &samples, &count, &rate)) return;
+    int sum = 0;
+    for (int64_t i = 0; i < count; i++) sum ^= samples[i];
+    if (count < 0 || sum == 1 << 20) abort();
+    free(samples);
+}
+
 /* ---- first cases ---- */
 
 static const char *const json_seeds[] = {
@@ -314,7 +342,7 @@ static void load_tokenizers(void)
 /* leaves: what it read whole leaves nothing on the heap. A spec's process ends with its Lua state. */
 static const struct kind { const char *name; void (*read)(const uint8_t *, size_t); bool leaves; } kinds[] = {
     { "safetensors", safetensors, false }, { "shards", shards, false }, { "config", config, true },
-    { "json", json, false }, { "vocab", vocab, false }, { "merges", merges, false }, { "model", model, false }, { "prompt", prompt, false },
+    { "png", png, false }, { "wav", wav, false }, { "json", json, false }, { "vocab", vocab, false }, { "merges", merges, false }, { "model", model, false }, { "prompt", prompt, false },
 };
 static const struct kind *kind;
 
@@ -334,6 +362,12 @@ static void write_seeds(const char *to)
     if (!strcmp(kind->name, "shards")) put("seed", shards_seed, sizeof shards_seed - 1);
     if (!strcmp(kind->name, "config")) put("seed", config_seed, sizeof config_seed - 1);
     if (!strcmp(kind->name, "prompt")) put("seed", text, sizeof text);
+    void *file;
+    size_t bytes;
+    static const unsigned char pixels[2 * 3 * 3] = { 1, 2, 3, 250, 200, 150 };
+    static const int16_t samples[9] = { 0, 1000, -1000, 32767, -32768 };
+    for (int i = 1; i <= 3 && !strcmp(kind->name, "png"); i += 2) if (!hd_image_png.write(pixels, 2, 3, i, &file, &bytes)) put(i == 1 ? "grey" : "colours", file, bytes), free(file);
+    for (int i = 0; i < 2 && !strcmp(kind->name, "wav"); i++) if (!hd_sound_sndfile.write(samples, 9, 8000, i, &file, &bytes)) put(i ? "wide" : "mu_law", file, bytes), free(file);
 }
 
 static void remove_folder(void)
