@@ -630,7 +630,7 @@ static void random_patterns_give_what_the_interpreter_gives(void **state)
 {
     (void)state;
     const char *count = getenv("PATTERNS"), *given = getenv("SEED");
-    const int64_t ops = count ? atoll(count) : getenv("HEDDLE_SANITIZE") ? 10 : 40;      /* sanitizers take compilers long */
+    const int64_t ops = count ? atoll(count) : getenv("HEDDLE_SANITIZE") ? 10 : 25;      /* sanitizers take compilers long */
     const uint64_t seed = given ? strtoull(given, NULL, 0) : 1;
     static random_op op[OPS_IN_A_PROGRAM];
     int64_t mixes = 0;
