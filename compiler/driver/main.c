@@ -110,6 +110,7 @@ int main(int argc, char **argv)
         };
         if (*a != '-' || !a[1]) {
             if (o.spec) hd_fail((hd_where){ 0 }, "more than one spec: %s and %s", o.spec, a);
+            if (!*a) hd_fail((hd_where){ 0 }, "the name of the spec is empty");
             o.spec = a;
             continue;
         }
@@ -127,6 +128,7 @@ int main(int argc, char **argv)
             if (i + 1 == argc) hd_fail((hd_where){ 0 }, "%s needs a value", flag);
             value = argv[++i];
         }
+        if (value && !*value) hd_fail((hd_where){ 0 }, "%s has an empty value", flag);
         if (!strcmp(flag, "-o")) o.out = value;
         else if (!strcmp(flag, "-D")) {
             if (!strchr(value, '=')) hd_fail((hd_where){ "-D", 0 }, "\"%s\" is not KEY=VALUE", value);

@@ -324,6 +324,8 @@ static void mistakes_on_the_command_line_get_one_line(void **state)
     refused("more than one spec: models/text.lua and models/gpt2.lua", "%s check models/text.lua models/gpt2.lua", h);
     refused("unknown flag \"--fast\"; flags: -o -D", "%s check models/text.lua --fast", h);
     refused("-o needs a value", "%s build models/text.lua -o", h);
+    refused("-o has an empty value", "%s build models/text.lua -o ''", h);
+    refused("the name of the spec is empty", "%s build ''", h);
     refused("\"layers\" is not KEY=VALUE", "%s check models/text.lua -D layers", h);
     refused("layer", "%s check models/text.lua -D layer=2", h);
     refused("layers", "%s check models/text.lua -D layers=two", h);
@@ -332,7 +334,7 @@ static void mistakes_on_the_command_line_get_one_line(void **state)
     refused("does not run as a C compiler", "%s check models/text.lua --cc false", h);
     refused("\"much\" is no amount of memory", "%s check models/text.lua --memory much", h);
     refused("--memory allows 1048576", "%s check models/text.lua --memory 1M", h);
-    refused("passes: graph, simplify, recompute, patterns, plan", "%s info models/text.lua --dump colours", h);
+    refused("passes: graph, decode, simplify, recompute, patterns, plan", "%s info models/text.lua --dump colours", h);
     refused("is no number of compilers", "%s check models/text.lua -j 0", h);
     refused("width 250 does not divide", "%s check models/text.lua -D width=250", h);
     refused("is a folder", "%s build models/text.lua -o " HERE, h);
