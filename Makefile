@@ -28,19 +28,20 @@ COMPILER = base/base \
   pattern/pattern pattern/cover pattern/regions pattern/rows pattern/cache \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/checkpoint \
   passes/decode passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/lower_decode passes/lower_positions passes/lower_experts passes/plan passes/recompute passes/keep passes/traffic \
-  emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/attention_cached emit/calls emit/inspect emit/names emit/header emit/decode emit/model emit/info \
+  emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/attention_cached emit/calls emit/inspect emit/names emit/header emit/weights_file emit/decode emit/model emit/info \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
   tokenizer/tokens tokenizer/read_json tokenizer/read_files tokenizer/unicode tokenizer/write \
-  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/emit driver/tensor_file driver/import
+  driver/compile driver/view driver/view_page driver/view_cover driver/view_mask driver/view_reach driver/view_graph driver/view_cost driver/cc driver/target driver/check driver/predict driver/info driver/emit driver/tensor_file driver/import driver/weights driver/pack
 CORE = core/pool
 # the encoder: in programs that have a tokenizer, and in the compiler, which asks it about the tables it wrote
 TOKENIZER = app/tokenizer app/tokenizer_normal app/tokenizer_split app/tokenizer_model
-APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/shards app/weights app/data app/score \
+APP = app/main app/app app/variant app/options app/file app/progress app/safetensors app/shards app/weights app/weights_open app/data app/score \
   app/train app/trainer app/checkpoint app/eval app/sample app/continuation app/interactive app/generate app/sampler app/stops app/media app/image_png app/sound_file app/run app/bench app/peak app/pages app/info \
   app/text app/tokenize app/kept app/coder app/attention app/attention_page $(TOKENIZER) app/tokenizer_regex
 
-# what the compiler shares with the programs it makes: predictions rest on the speeds that PROGRAM bench measures
-SHARED = core/pool app/peak app/pages $(TOKENIZER) app/tokenizer_regex
+# what the compiler shares with the programs it makes: predictions rest on the speeds that PROGRAM bench measures, and weights are
+# checked when a program is built as it will check them
+SHARED = core/pool app/peak app/pages app/app app/file app/progress app/safetensors app/shards app/weights $(TOKENIZER) app/tokenizer_regex
 
 CO = $(COMPILER:%=build/compiler/%.o) $(SHARED:%=build/runtime/%.o)
 RO = $(CORE:%=build/runtime/%.o) $(APP:%=build/runtime/%.o)
@@ -63,14 +64,17 @@ build/%.o: %.c | build/.setup
 	@mkdir -p $(@D)
 	$(HOST) $(LUA_INCLUDE) -c -o $@ $<
 
+# what programs are made of beside their kernels: small, where it does not count tokens or numbers
+SMALL = main app variant options file progress shards train checkpoint eval run bench info attention attention_page weights_open tokenize text data
+$(SMALL:%=build/runtime/app/%.o): SIZE = -Os
 build/runtime/app/%.o: runtime/app/%.c | build/.setup
 	@mkdir -p $(@D)
-	$(HOST) -ffunction-sections -fdata-sections -c -o $@ $<
+	$(HOST) $(SIZE) -fno-asynchronous-unwind-tables -fno-unwind-tables -ffunction-sections -fdata-sections -c -o $@ $<
 
-# the page of the command `attention`, as lines of C
+# the page of the command `attention`, as numbers of C, less what lines begin with: a table of lines would be a third larger
 build/attention_html.h: runtime/app/attention.html
 	@mkdir -p build
-	sed 's/[\\"]/\\&/g; s/.*/"&\\n",/' $< > $@
+	sed 's/^ *//' $< | od -An -v -tu1 | sed 's/  */,/g; s/^,//; s/$$/,/' > $@
 
 build/runtime/app/attention_page.o build/asan/runtime/app/attention_page.o build/fuzz/runtime/app/attention_page.o: build/attention_html.h
 
@@ -82,6 +86,7 @@ COMPILER_TESTS = \
   golden_test \
   decode_test \
   import_test \
+  weights_test \
   variants_test \
   recompute_test \
   emit_test \

@@ -257,6 +257,7 @@ static const char **command_for(const hd_options *o, const hd_target *target)
     for (int i = 0; i < 4 && target->flags[i]; i++) argv[flags++] = target->flags[i];
     if (o->sanitize) argv[flags++] = "-fsanitize=address,undefined", argv[flags++] = "-fno-sanitize-recover=undefined";
     argv[flags++] = "-I", argv[flags++] = f->core, argv[flags++] = "-I", argv[flags++] = f->app;
+    argv[flags++] = "-fno-asynchronous-unwind-tables", argv[flags++] = "-fno-unwind-tables";      /* after what hd_cc_identity tells: code is the same with them */
     return argv;
 }
 
@@ -393,22 +394,24 @@ void hd_cc_program(const hd_options *o, const hd_model *m, const char *folder, c
     qsort(jobs, (size_t)count, sizeof *jobs, largest_first);
     run_jobs(jobs, count, o);
 
-    const char **all = HD_NEW_ARRAY(const char *, count + 5), *said;
-    int libraries = 2;
+    const char **all = HD_NEW_ARRAY(const char *, count + 6), *said;
+    int inputs = count;
     memcpy(all, object, sizeof *all * (size_t)count);
-    all[count] = runtime;
-    all[count + 1] = "-l:libjansson.a";
-    if (m->tokenizer_regex) all[count + libraries++] = "-l:libpcre2-8.a";
-    if (m->graph->output.kind == HD_OUTPUT_IMAGE) all[count + libraries++] = "-l:libpng16.a", all[count + libraries++] = "-l:libz.a";
-    if (m->graph->output.kind == HD_OUTPUT_SOUND) all[count + libraries++] = "-lsndfile";
+    if (m->own_weights) all[inputs++] = hd_format("%s/%s_weights.o", folder, m->graph->name);
+    all[inputs++] = runtime;
+    all[inputs++] = "-l:libjansson.a";
+    if (m->tokenizer_regex) all[inputs++] = "-l:libpcre2-8.a";
+    if (m->graph->output.kind == HD_OUTPUT_IMAGE) all[inputs++] = "-l:libpng16.a", all[inputs++] = "-l:libz.a";
+    if (m->graph->output.kind == HD_OUTPUT_SOUND) all[inputs++] = "-lsndfile";
     const char *made = hd_format("%s/program", folder);
-    if (!hd_cc_link(o, count + libraries, all, made, &said)) {
+    if (!hd_cc_link(o, inputs, all, made, &said)) {
         fputs(said, stderr);
         hd_fail((hd_where){ o->spec, 0 }, "linking failed; is heddle's runtime built (make), and are the packages that ./setup names installed?");
     }
     unlink(hd_format("%s.new", out));
-    if (!copy_file(made, out)) hd_fail((hd_where){ out, 0 }, "cannot be written: %s", strerror(errno));
+    if (rename(made, out) && !copy_file(made, out)) hd_fail((hd_where){ out, 0 }, "cannot be written: %s", strerror(errno));      /* renamed where both are on one file system */
     chmod(out, 0755);
     unlink(made);
     for (int i = 0; i < count; i++) unlink(jobs[i].object);
+    if (m->own_weights) unlink(hd_format("%s/%s_weights.o", folder, m->graph->name));
 }

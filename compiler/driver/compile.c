@@ -219,6 +219,32 @@ hd_graph *hd_load(const hd_options *o)
     return hd_spec_load(o->spec, o->defines, o->define, folders->library);
 }
 
+static bool listed(const char *list, const char *name)
+{
+    const size_t length = strlen(name);
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (!strncmp(at, name, length) && (!at[length] || at[length] == ',')) return true;
+    return false;
+}
+
+/* Leaves the entries that --entries names. */
+static void keep_entries(const hd_options *o, hd_graph *g)
+{
+    if (!o->entries) return;
+    hd_text all = { 0 };
+    int kept = 0, names = 1;
+    for (const char *c = o->entries; *c; c++) names += *c == ',';
+    for (int i = 0; i < g->entries; i++) {
+        hd_text_add(&all, "%s%s", i ? ", " : "", g->entry[i]->name);
+        if (listed(o->entries, g->entry[i]->name)) g->entry[kept++] = g->entry[i];
+    }
+    if (kept != names) hd_fail((hd_where){ "--entries", 0 }, "\"%s\" is no list of entries of model %s; it has: %s", o->entries, g->name, all.data);
+    g->entries = kept;
+    if (!g->decoding) return;
+    if (listed(o->entries, "prefill") != listed(o->entries, "step")) hd_fail((hd_where){ "--entries", 0 }, "\"%s\": prefill and step go together", o->entries);
+    if (!listed(o->entries, "step")) g->decoding = NULL, g->no_decoding = "it was built without entries prefill and step (heddle build --entries)";
+}
+
 hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
 {
     static const char *const passes[] = { "graph", "decode", "simplify", "recompute", "patterns", "plan" };
@@ -231,6 +257,7 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
     if (extra) extra(g);
     dump_graph(o, "graph", g);
     hd_add_decoding(g);
+    keep_entries(o, g);
     dump_graph(o, "decode", g);
     say_empty_rows(g);
     hd_simplify(g);
@@ -250,6 +277,7 @@ hd_model *hd_compile(const hd_options *o, bool info, void (*extra)(hd_graph *))
     }
     m->trains = trains, m->choices = choices;
     if (info || !strcmp(o->command, "emit")) add_tokenizer(o, g, m);
+    for (hd_model *v = m; v && info && o->embed; v = v->better) v->own_weights = m->weights_bytes > 0, v->own_packed = !m->better && m->packing.count;
     hd_expander *expander = hd_expander_new(folders->templates, folders->expander);
     for (hd_model *v = m; v; v = v->better) hd_emit(v, expander, info, info ? hd_cc_version(hd_cc_find(o->cc)) : "");
     return m;

@@ -11,11 +11,12 @@ typedef struct hd_options {
     const hd_target *target;
     int64_t memory;                        /* bytes a plan may use; 0: no limit */
     int defines; const char *define[64];   /* "key=value" */
-    bool verbose, json, sanitize;
+    bool verbose, json, sanitize, embed;   /* embed: weights go into the program */
     int jobs;                              /* compilers run at once */
     double tolerance;
     int threads;                           /* that programs will have: records timed so are preferred; 0: as many as processors */
     const char *cpu;                       /* whose tuning records are taken: a machine as records name it, "generic": none; NULL: this one's */
+    const char *entries;                   /* those that the program or the sources are to have, separated by commas; NULL: all */
     const char *database, *runner, *start; /* tune: file of records, command that runs programs elsewhere, what to begin from */
     double minutes;
     int trials;                            /* tune: variants of each operator at most; 0: as many as help */
@@ -50,6 +51,9 @@ const char *hd_cache_folder(bool anyway);
 /* Compiles model->file in `folder` (where the files have been written), those of its variants too, and links the program. */
 void hd_cc_program(const hd_options *, const hd_model *, const char *folder, const char *out);
 void hd_files_write(const hd_model *, const char *folder);
+/* Weights that build was given, or that lie in the checkpoint folder: checked against the model, and with --embed written to `folder` as
+ * NAME_weights.o. */
+void hd_build_weights(const hd_options *, const hd_model *, const char *folder);
 char *hd_temporary_folder(void);           /* removed at exit, whatever happens */
 /* Runs argv without a shell; output: its stdout and stderr together, or NULL to let them through. Returns the exit status, 127 when it cannot start. */
 int hd_run_program(const char *const *argv, char **output);
@@ -62,5 +66,6 @@ int hd_command_check(const hd_options *);
 int hd_command_info(const hd_options *);
 int hd_command_view(const hd_options *);
 int hd_command_import(const hd_options *);
+int hd_command_pack(const hd_options *);
 
 #endif

@@ -2,6 +2,7 @@
 #include "driver.h"
 #include "../tune/tune.h"
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,8 @@
 static const char help[] =
     "heddle " HD_VERSION ": compiles Sparse Transformers to C\n\n"
     "  heddle build SPEC -o PROGRAM [--keep DIR]   a program that trains, evaluates, samples (PROGRAM --help)\n"
+    "               --weights W: checked against the model (safetensors or a checkpoint folder); --embed: put into the program\n"
+    "  heddle pack  SPEC -o FILE [--weights W]     weights as the model reads them, to be mapped and used in place by an app\n"
     "  heddle emit  SPEC -o DIR                    the C sources, for embedding in another program\n"
     "  heddle check SPEC                           compiled code against the reference interpreter: outputs and gradients\n"
     "  heddle view  SPEC -o FILE.svg|.html         a page to look at: patterns, reach, graph, memory plan, kernels (--query I marks a row)\n"
@@ -23,6 +26,7 @@ static const char help[] =
     "  --target T         native (default), x86-64-v4, x86-64-v3, x86-64-v1; or x86-64: build and check then make one program for all\n"
     "                     three, which picks at its start (HEDDLE_CPU=x86-64-v3 in its environment: that one); other commands take v1\n"
     "  --cc CC            the C compiler: clang 14 or newer, gcc 12 or newer; default: the newest clang\n"
+    "  --entries E,F      only these entries of the model (forward, loss, train_step, ...): a smaller program that does less\n"
     "  --memory BYTES     what weights, state and scratch may need (suffixes K, M, G): training computes again what does not fit, at the\n"
     "                     least cost, and fails if nothing fits; heddle info prints the choices. Without it, what hd.recompute marks\n"
     "  --dump PASS        print the graph after graph, simplify or recompute, the covers (patterns), or the steps and their memory (plan)\n"
@@ -81,6 +85,7 @@ int hd_command_build(const hd_options *o)
     const hd_model *m = hd_compile(o, true, NULL);
     const char *folder = o->keep ? o->keep : hd_temporary_folder();
     hd_files_write(m, folder);
+    hd_build_weights(o, m, folder);
     hd_cc_program(o, m, folder, o->out);
     return 0;
 }
@@ -89,8 +94,9 @@ int main(int argc, char **argv)
 {
     static const struct { const char *name; int (*run)(const hd_options *); } commands[] = {
         { "build", hd_command_build }, { "emit", hd_command_emit }, { "check", hd_command_check }, { "view", hd_command_view }, { "info", hd_command_info },
-        { "tune", hd_command_tune }, { "import", hd_command_import },
+        { "tune", hd_command_tune }, { "import", hd_command_import }, { "pack", hd_command_pack },
     };
+    signal(SIGXFSZ, SIG_IGN);      /* a limit of file sizes then is an error of writing, with a message */
     hd_options o = { .jobs = (int)sysconf(_SC_NPROCESSORS_ONLN) };
     const char *target = "native";
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))) { fputs(help, stdout); return 0; }
@@ -99,14 +105,14 @@ int main(int argc, char **argv)
     o.command = argv[1];
     int (*run)(const hd_options *) = NULL;
     for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) if (!strcmp(o.command, commands[i].name)) run = commands[i].run;
-    if (!run) hd_fail((hd_where){ 0 }, "no command is called \"%s\"; commands: build, emit, check, import, info, tune, view (heddle --help)", o.command);
+    if (!run) hd_fail((hd_where){ 0 }, "no command is called \"%s\"; commands: build, emit, check, import, info, pack, tune, view (heddle --help)", o.command);
 
     for (int i = 2; i < argc; i++) {
         char *a = argv[i], *equals = strchr(a, '=');
         static const struct { const char *flag; bool value; } flags[] = {
             { "-o", true }, { "-D", true }, { "--target", true }, { "--cc", true }, { "--memory", true }, { "--dump", true }, { "--keep", true }, { "-j", true },
             { "-v", false }, { "--json", false }, { "--sanitize", false }, { "--help", false }, { "--tolerance", true }, { "--query", true },
-            { "--threads", true }, { "--cpu", true }, { "--database", true }, { "--runner", true }, { "--start", true }, { "--minutes", true }, { "--trials", true }, { "--explain", false },
+            { "--threads", true }, { "--cpu", true }, { "--database", true }, { "--runner", true }, { "--start", true }, { "--minutes", true }, { "--trials", true }, { "--explain", false }, { "--weights", true }, { "--entries", true }, { "--embed", false },
         };
         if (*a != '-' || !a[1]) {
             if (o.spec) hd_fail((hd_where){ 0 }, "more than one spec: %s and %s", o.spec, a);
@@ -122,7 +128,7 @@ int main(int argc, char **argv)
             else if (a[1] == '-' && equals && (size_t)(equals - a) == n && !strncmp(a, flags[k].flag, n) && flags[k].value) found = (int)k, value = equals + 1;
             else if (n == 2 && a[1] != '-' && flags[k].value && !strncmp(a, flags[k].flag, 2)) found = (int)k, value = a + 2;
         }
-        if (found < 0) hd_fail((hd_where){ 0 }, "unknown flag \"%s\"; flags: -o -D --target --cc --memory --dump --keep --query --sanitize --threads --cpu -j -v --json, and of tune --minutes --trials --explain --runner --database --start (heddle --help)", a);
+        if (found < 0) hd_fail((hd_where){ 0 }, "unknown flag \"%s\"; flags: -o -D --target --cc --entries --memory --dump --keep --query --sanitize --threads --cpu -j -v --json, of build and pack --weights --embed, and of tune --minutes --trials --explain --runner --database --start (heddle --help)", a);
         const char *flag = flags[found].flag;
         if (flags[found].value && !value) {
             if (i + 1 == argc) hd_fail((hd_where){ 0 }, "%s needs a value", flag);
@@ -152,7 +158,10 @@ int main(int argc, char **argv)
         else if (!strcmp(flag, "-j")) {
             o.jobs = atoi(value);
             if (o.jobs < 1) hd_fail((hd_where){ "-j", 0 }, "\"%s\" is no number of compilers; 1 or more", value);
-        } else if (!strcmp(flag, "-v")) o.verbose = true;
+        } else if (!strcmp(flag, "--weights")) o.weights = value;
+        else if (!strcmp(flag, "--entries")) o.entries = value;
+        else if (!strcmp(flag, "--embed")) o.embed = true;
+        else if (!strcmp(flag, "-v")) o.verbose = true;
         else if (!strcmp(flag, "--json")) o.json = true;
         else if (!strcmp(flag, "--sanitize")) o.sanitize = true;
         else { fputs(help, stdout); return 0; }

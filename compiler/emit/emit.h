@@ -24,6 +24,7 @@ typedef struct hd_model {
     struct hd_choices *choices;    /* of what that keeps for its gradients (passes/recompute.h), where info or --memory asks; NULL else */
     const void *tokenizer; size_t tokenizer_bytes; bool tokenizer_regex;      /* tables of the program's tokenizer, or NULL; whether they need PCRE2 */
     struct hd_model *better;       /* programs of several variants: the same graph for processors with more instructions, or NULL */
+    bool own_weights, own_packed;  /* the program holds both areas, or the first alone */
     bool part;                     /* some model's `better` */
 } hd_model;
 
@@ -36,6 +37,11 @@ int hd_emit_calls(hd_text *, const hd_call *, int calls, int most);
 
 /* Tables of the program's application part: `patterns`, each with its cover, and `attentions`, the attention ops of entry `forward`. */
 void hd_emit_patterns(hd_text *, const hd_model *);
+
+/* Of the layouts of both areas: names, shapes, offsets; panels. */
+uint64_t hd_weights_hash(const hd_model *);
+uint64_t hd_panels_hash(const hd_model *);
+
 const char *hd_quoted(const char *text);       /* as a C string literal */
 /* `text` without what would end a comment or a line. */
 const char *hd_comment(const char *text);

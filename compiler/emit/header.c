@@ -40,7 +40,11 @@ static const char shared[] =
     "    HD_ERROR_CACHE = -5,           /* the cache was not started, or is another model's */\n"
     "    HD_ERROR_POSITIONS = -6,       /* the sequence has no position left */\n"
     "    HD_ERROR_ARGUMENT = -7,        /* an argument is missing or out of range: a count, a stream, a token id */\n"
-    "    HD_CANCELLED = -8              /* *memory->cancel was set: the call ended early */\n"
+    "    HD_CANCELLED = -8,             /* *memory->cancel was set: the call ended early */\n"
+    "    HD_ERROR_FILE = -9,            /* no file of heddle pack, one of another version, or not at a 64-byte boundary */\n"
+    "    HD_ERROR_FILE_MODEL = -10,     /* packed weights of another model */\n"
+    "    HD_ERROR_FILE_TARGET = -11,    /* packed weights for another target: its weights can be used, its panels cannot */\n"
+    "    HD_ERROR_FILE_BYTES = -12      /* the file of packed weights is not whole */\n"
     "};\n#endif\n"
     "\n/* Threads, lent by the caller; NULL wherever it is taken: the calling thread alone. An application's own pool serves as well as the one in\n"
     " * these files: run calls task(argument, slot, thread) once for every slot in [0, slots), in any order, at most `count` at a time, each of\n"
@@ -123,6 +127,8 @@ void hd_emit_header(hd_model *m)
                         b->of.offset ? hd_format(" from element %lld on", (long long)b->of.offset) : "", b->transposed ? " [n][k]" : " [k][n]", (long long)b->k, (long long)b->n, b->nr);
         }
     }
-    hd_text_add(&out, " */\n\n#ifdef __cplusplus\n}\n#endif\n#endif\n");
+    hd_text_add(&out, " */\n\n");
+    if (m->weights_bytes) hd_emit_packed_prototype(&out, m);
+    hd_text_add(&out, "#ifdef __cplusplus\n}\n#endif\n#endif\n");
     hd_emit_file(m, hd_format("%s.h", m->kernels.prefix), out.data, true);
 }

@@ -55,6 +55,17 @@ static void emit_start(hd_text *out, const hd_model *m)
         if (v != m) hd_text_add(out, "extern const hd_model_info hd_info_of_%s;\n", v->kernels.prefix);
     }
     hd_text_add(out, "const hd_model_info *const hd_model_variants[] = { %sNULL };\nconst hd_model_info *hd_model_chosen = &hd_info_of_%s;\n\n", best_first.data, m->kernels.prefix);
+    static const struct { const char *command, *entry; } commands[] = { { "info", NULL }, { "run", NULL }, { "bench", NULL }, { "train", "train_step" }, { "eval", "loss" }, { "sample", "forward" }, { "attention", "forward" }, { "tokenize", "" } };
+    hd_text list = { 0 };
+    for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) {
+        const char *entry = commands[i].entry;
+        bool has = !entry;
+        for (int k = 0; k < m->programs && entry && m->graph->kind == HD_KIND_LANGUAGE_MODEL; k++) has = has || !*entry || !strcmp(m->program[k]->entry->name, entry) || (!strcmp(commands[i].command, "sample") && m->graph->decoding);
+        if (!has) continue;
+        hd_text_add(out, "int hd_command_%s(int argc, char **argv);\n", commands[i].command);
+        hd_text_add(&list, "    { \"%s\", hd_command_%s },\n", commands[i].command, commands[i].command);
+    }
+    hd_text_add(out, "const hd_model_command hd_model_commands[] = {\n%s    { 0, 0 }\n};\n\n", list.data);
     hd_text_add(out, "int main(int argc, char **argv) { return hd_app_main(argc, argv); }\n");
 }
 
@@ -64,7 +75,7 @@ void hd_emit_tokenizer(hd_model *m)
     const char *name = m->graph->name, *symbol = hd_format("%s_tokenizer", name);
     hd_emit_file(m, hd_format("%s.c", symbol), hd_format("/* %s.c: %s\n * %zu bytes, %016llx. */\n__asm__(\".section .rodata\\n.balign 64\\n.globl %s\\n.hidden %s\\n%s:\\n.incbin \\\"%s.bin\\\"\\n.previous\\n\");\nextern const char %s[];\n",
              symbol, hd_emit_banner(m, "The tokenizer's tables (runtime/app/tokenizer.h)."), m->tokenizer_bytes, (unsigned long long)hd_hash(m->tokenizer, m->tokenizer_bytes, 0), symbol, symbol, symbol, symbol, symbol), false);
-    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ hd_format("%s.bin", symbol), m->tokenizer, true, m->tokenizer_bytes }));
+    HD_PUSH(m->file, m->files, m->file_capacity, ((hd_file){ .name = hd_format("%s.bin", symbol), .text = m->tokenizer, .header = true, .bytes = m->tokenizer_bytes }));
 }
 
 /* What tokens mean to the command `sample`. */
@@ -94,6 +105,7 @@ void hd_emit_info(hd_model *m, const char *compiler)
     int weights = 0;
     int64_t parameters = 0;
     if (m->tokenizer) hd_text_add(&out, "extern const struct hd_tokenizer %s_tokenizer;\n%s\n", g->name, m->tokenizer_regex ? "extern const struct hd_regex hd_regex_pcre2;\n" : "");
+    if (m->own_weights) hd_text_add(&out, "extern const char %s_weights[], %s_packed[];\n\n", g->name, g->name);
     hd_text_add(&out, "static const hd_weight weights[] = {\n");
     for (int i = 0; i < g->nodes; i++) {
         const hd_node *n = g->node[i];
@@ -151,6 +163,8 @@ void hd_emit_info(hd_model *m, const char *compiler)
     if (g->bos >= 0) hd_text_add(&out, "    .start = &start,\n");
     if (g->ends) hd_text_add(&out, "    .ends = %d, .end = end,\n", g->ends);
     if (g->output.kind) hd_text_add(&out, "    %s\n", g->output.kind == HD_OUTPUT_IMAGE ? ".image = &image," : ".sound = &sound,");
+    hd_text_add(&out, "    .weights_hash = UINT64_C(0x%016llx), .panels_hash = UINT64_C(0x%016llx),\n", (unsigned long long)hd_weights_hash(m), (unsigned long long)hd_panels_hash(m));
+    if (m->own_weights) hd_text_add(&out, "    .own_weights = %s_weights,%s\n", g->name, m->own_packed ? hd_format(" .own_packed = %s_packed,", g->name) : "");
     if (m->tokenizer) hd_text_add(&out, "    .tokenizer = &%s_tokenizer,%s\n", g->name, m->tokenizer_regex ? " .tokenizer_regex = &hd_regex_pcre2," : "");
     hd_text_add(&out, "    .training = { .present = %s, .lr = %.17g, .min_lr = %.17g, .beta1 = %.17g, .beta2 = %.17g, .epsilon = %.17g, .decay = %.17g, .clip = %.17g, .average = %.17g, .warmup = %lld, .batch = %lld },\n};\n\n",
                 t->present ? "true" : "false", t->lr, t->min_lr, t->beta1, t->beta2, t->epsilon, t->decay, t->clip, t->average, (long long)t->warmup, (long long)t->batch);

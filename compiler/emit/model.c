@@ -211,6 +211,7 @@ static void emit_entries(hd_model *m)
         hd_text_add(&out, "\n{\n    (void)memory;\n    return threads && threads->count < 1 ? HD_ERROR_THREADS : HD_OK;\n}\n\n");
     }
     hd_emit_decode_functions(&out, m);
+    if (m->weights_bytes) hd_emit_packed_check(&out, m);
     hd_text_add(&out, "const char *%s_error(int error) { return hd_error_text(error); }\n", m->kernels.prefix);
     hd_emit_file(m, hd_format("%s.c", m->kernels.prefix), out.data, false);
 }

@@ -27,5 +27,8 @@ const char *hd_emit_decode_info(hd_text *, const hd_model *);              /* C 
 void hd_emit_header(hd_model *);                                           /* header.c: MODEL.h */
 void hd_emit_info(hd_model *, const char *compiler);                       /* info.c: MODEL_info.c */
 void hd_emit_tokenizer(hd_model *);                                        /* info.c: MODEL_tokenizer.c and .bin */
+/* weights_file.c: MODEL_check_packed, for files of heddle pack, in MODEL.h and MODEL.c */
+void hd_emit_packed_prototype(hd_text *, const hd_model *);
+void hd_emit_packed_check(hd_text *, const hd_model *);
 
 #endif

@@ -189,7 +189,7 @@ void hd_program_print(const hd_program *p, hd_text *out)
         hd_text_add(out, "%4d  %s\n", i, s->label);
         for (int k = 0; k < s->arguments; k++) {
             const hd_buffer *b = s->argument[k].view.buffer;
-            static const char *const area[] = { "scratch", "weights", "gradients", "moment 1", "moment 2", "packed", "argument" };
+            static const char *const area[] = { "scratch", "weights", "gradients", "moment 1", "moment 2", "packed", "cache", "argument" };
             if (b) hd_text_add(out, "        %s %s + %lld  %s\n", s->argument[k].writes ? "writes" : "reads ", area[b->area],
                                (long long)(b->area == HD_AREA_ARGUMENT ? b->argument : b->offset), b->what ? b->what : "");
         }

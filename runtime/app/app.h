@@ -54,7 +54,7 @@ void hd_app_call(const hd_entry_info *, const hd_memory *, const hd_threads *, v
 struct hd_pool;
 struct hd_pool *hd_app_pool(int threads);                                  /* fails with a message */
 
-/* The commands: argv[0] is the command's name. */
+/* The commands, of which hd_model_commands lists those that the program has: argv[0] is the command's name. */
 int hd_command_train(int argc, char **argv);
 int hd_command_eval(int argc, char **argv);
 int hd_command_sample(int argc, char **argv);

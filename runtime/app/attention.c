@@ -278,17 +278,15 @@ static void run_forward(hd_attention_view *view, const hd_entry_info *entry, int
     hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, threads) };
     void *block, *tensor[entry->inputs + entry->outputs];
     hd_area area[] = {
-        { "weights", hd_model.weights_bytes, &memory.weights },
-        { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
         { "scratch", memory.scratch_bytes, &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
-    hd_app_map_areas(area, 4);
+    hd_weights_open("attention", view->weights, false, &memory);
+    hd_app_map_areas(area, 2);
     hd_app_bind_tensors(entry, block, tensor);
-    hd_weights_load(view->weights, memory.weights);
     memcpy(tensor[hd_app_need(entry, "tokens", false)], view->token, (size_t)view->used * sizeof *view->token);
     hd_pool *pool = hd_app_pool(threads);
-    hd_app_pack(entry, &memory, hd_pool_threads(pool));
+    hd_weights_pack(entry, &memory, hd_pool_threads(pool));
     watch w = { .inner = hd_pool_threads(pool), .memory = &memory, .tensor = tensor, .view = view };
     const hd_threads watched = { &w, w.inner->count, watched_run };
     hd_app_call(entry, &memory, &watched, tensor, entry->causal ? 1 : 0, entry->causal ? (int)view->used : 0);
@@ -296,7 +294,7 @@ static void run_forward(hd_attention_view *view, const hd_entry_info *entry, int
     if (w.step != entry->steps || w.layer != hd_model.attentions) hd_app_fail("attention: entry forward made %d kernel calls, its table lists %d", w.step, entry->steps);
     hd_pool_free(pool);
     for (int n = 0; n < view->heads; n++)
-        if (!view->head[n].finite) hd_app_fail("%s: scores of layer %d, head %lld are not finite; are the weights those of a run that went well?", view->weights, view->head[n].layer, (long long)view->head[n].head);
+        if (!view->head[n].finite) hd_app_fail("%s: scores of layer %d, head %lld are not finite; are the weights those of a run that went well?", view->weights ? view->weights : hd_model.name, view->head[n].layer, (long long)view->head[n].head);
 }
 
 int hd_command_attention(int argc, char **argv)
@@ -318,10 +316,10 @@ int hd_command_attention(int argc, char **argv)
     hd_command command = { "attention", "", "which positions each head reads at a prompt, as a page", option, sizeof option / sizeof option[0], NULL, 0 };
     hd_options_parse(&command, argc, argv);
     hd_app_need_language_model("attention");
-    if (!weights) hd_app_fail("attention: name the weights: --weights FILE (%s train writes them)", hd_model.name);
+    hd_weights_need("attention", weights);
     if (!prompt == !prompt_file) hd_app_fail("attention: name the prompt: --prompt TEXT or --prompt-file FILE");
     if (!out) hd_app_fail("attention: name the page to write: -o FILE.html");
-    if (hd_file_same(out, weights) || (prompt_file && hd_file_same(out, prompt_file))) hd_app_fail("attention: %s would be written over %s; name another file", out, out);
+    if ((weights && hd_file_same(out, weights)) || (prompt_file && hd_file_same(out, prompt_file))) hd_app_fail("attention: %s would be written over %s; name another file", out, out);
     hd_file_check(out);
 
     const hd_entry_info *entry = hd_app_entry("forward");

@@ -19,9 +19,11 @@
 #include "file.h"
 #include "tokenizer.h"
 
-static const char *const page[] = {
+/* The page around its data, which a line of its own stands for. */
+static const unsigned char page[] = {
 #include "../../build/attention_html.h"
-};
+0 };
+static const char mark[] = "<!-- data -->\n";
 
 /* Bytes that grow. */
 typedef struct bytes { unsigned char *data; size_t count, room; } bytes;
@@ -310,21 +312,18 @@ size_t hd_attention_page(const hd_attention_view *view, const char *path)
     free(head);
     hd_file_writer out;
     hd_file_begin(&out, path);
-    for (size_t i = 0; i < sizeof page / sizeof page[0]; i++) {
-        if (strcmp(page[i], "<!-- data -->\n") != 0) {
-            put_text(&text, page[i]);
-            continue;
-        }
-        put(&text, facts.data, facts.count);
-        put_text(&text, "<script type='application/json' id='held'>{\"floor\":[");
-        put(&text, floor.data, floor.count);
-        put_text(&text, "],\"pairs\":[");
-        put(&text, pairs.data, pairs.count);
-        put_text(&text, "],\"held\":[");
-        put(&text, held.data, held.count);
-        put_text(&text, "]}</script>\n");
-        put(&text, rows.data, rows.count);
-    }
+    const char *const around = (const char *)page, *const data = strstr(around, mark);
+    put(&text, around, (size_t)(data - around));
+    put(&text, facts.data, facts.count);
+    put_text(&text, "<script type='application/json' id='held'>{\"floor\":[");
+    put(&text, floor.data, floor.count);
+    put_text(&text, "],\"pairs\":[");
+    put(&text, pairs.data, pairs.count);
+    put_text(&text, "],\"held\":[");
+    put(&text, held.data, held.count);
+    put_text(&text, "]}</script>\n");
+    put(&text, rows.data, rows.count);
+    put_text(&text, data + sizeof mark - 1);
     size_t total = text.count;
     hd_file_put(&out, text.data, text.count);
     hd_file_commit(&out);

@@ -41,7 +41,7 @@ int hd_command_eval(int argc, char **argv)
     hd_options_parse(&command, argc, argv);
     hd_app_need_language_model("eval");
     if (!path) hd_app_fail("eval: name the data: --data FILE");
-    if (!weights) hd_app_fail("eval: name the weights: --weights FILE");
+    hd_weights_need("eval", weights);
     if (held_out == 0) hd_app_fail("--held-out 0: nothing would be measured; valid: above 0, at most 1");
 
     const hd_entry_info *loss = hd_app_entry("loss");
@@ -49,17 +49,15 @@ int hd_command_eval(int argc, char **argv)
     hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(loss, (int)threads) };
     void *block;
     hd_area area[] = {
-        { "weights", hd_model.weights_bytes, &memory.weights },
-        { "packed weights", hd_app_packed_bytes(loss), &memory.packed },
         { "scratch", memory.scratch_bytes, &memory.scratch },
         { "inputs and outputs", hd_app_tensors_bytes(loss), &block },
     };
-    hd_app_map_areas(area, 4);
-    hd_weights_load(weights, memory.weights);
+    hd_weights_open("eval", weights, false, &memory);
+    hd_app_map_areas(area, 2);
     hd_scorer scorer;
     hd_score_bind(&scorer, block);
     hd_pool *pool = hd_app_pool((int)threads);
-    hd_app_pack(loss, &memory, hd_pool_threads(pool));
+    hd_weights_pack(loss, &memory, hd_pool_threads(pool));
 
     started = hd_app_seconds();
     hd_score score = hd_score_windows(&scorer, &memory, hd_pool_threads(pool), &data, stride, 0, 1, hd_data_spans(&data, stride), show);
@@ -70,7 +68,7 @@ int hd_command_eval(int argc, char **argv)
         score.nll += log((double)hd_model.vocab);
         score.positions++;
     }
-    if (!isfinite(score.nll)) hd_app_fail("%s: the loss is not finite; first bad tensor: %s", weights, hd_weights_not_finite(memory.weights) ? hd_weights_not_finite(memory.weights) : "none, it overflows in the model");
+    if (!isfinite(score.nll)) hd_app_fail("%s: the loss is not finite; first bad tensor: %s", weights ? weights : hd_model.name, hd_weights_not_finite(memory.weights) ? hd_weights_not_finite(memory.weights) : "none, it overflows in the model");
     double mean = score.nll / (double)score.positions, bits = mean / log(2);
     const bool by_bytes = data.held_bytes > 0 && !hd_app_bytes();      /* tokens of a text: per byte of the text */
     const double per_byte = by_bytes ? score.nll / log(2) / (double)data.held_bytes : bits;

@@ -150,6 +150,8 @@ typedef struct hd_model_info {
     int ends; const int32_t *end;             /* tokens that end a text */
     const hd_image_info *image;               /* or NULL */
     const hd_sound_info *sound;               /* or NULL */
+    uint64_t weights_hash, panels_hash;       /* of the layouts of both areas: names, shapes, offsets */
+    const void *own_weights, *own_packed;     /* heddle build --embed: both areas in the program; NULL: not there */
 } hd_model_info;
 
 /* Defined by the generated MODEL_info.c: one table for each kind of processor that the program was compiled for, the best first,
@@ -157,6 +159,9 @@ typedef struct hd_model_info {
 extern const hd_model_info *const hd_model_variants[];
 extern const hd_model_info *hd_model_chosen;
 #define hd_model (*hd_model_chosen)
+/* The commands whose entries the model has, {0} after the last: what the others would need is not linked. */
+typedef struct hd_model_command { const char *name; int (*run)(int argc, char **argv); } hd_model_command;
+extern const hd_model_command hd_model_commands[];
 int hd_app_main(int argc, char **argv);       /* the program: runtime/app/main.c */
 
 #endif

@@ -9,22 +9,36 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct { const char *name, *summary; int (*run)(int argc, char **argv); } commands[] = {
-    { "info", "parameters, memory, patterns", hd_command_info },
-    { "train", "learn from a file", hd_command_train },
-    { "eval", "bits per byte of a file's held-out part", hd_command_eval },
-    { "sample", "continue a prompt", hd_command_sample },
-    { "attention", "which positions each head reads at a prompt, as a page", hd_command_attention },
-    { "tokenize", "text to token ids, or back", hd_command_tokenize },
-    { "run", "call one entry on tensors of a file", hd_command_run },
-    { "bench", "time the kernels against this machine's peak", hd_command_bench },
+static const struct { const char *name, *summary, *entry; } commands[] = {      /* entry: without it the program lacks the command */
+    { "info", "parameters, memory, patterns", NULL },
+    { "train", "learn from a file", "train_step" },
+    { "eval", "bits per byte of a file's held-out part", "loss" },
+    { "sample", "continue a prompt", "forward" },
+    { "attention", "which positions each head reads at a prompt, as a page", "forward" },
+    { "tokenize", "text to token ids, or back", NULL },
+    { "run", "call one entry on tensors of a file", NULL },
+    { "bench", "time the kernels against this machine's peak", NULL },
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const hd_model_command *find(const char *name)
+{
+    for (const hd_model_command *c = hd_model_commands; c->name; c++)
+        if (strcmp(c->name, name) == 0) return c;
+    return NULL;
+}
+
+static _Noreturn void fail_absent(const char *name, const char *entry)
+{
+    hd_app_need_language_model(name);
+    if (strcmp(name, "train") == 0 && !hd_model.training.present) hd_app_fail("train: %s was built without hd.training", hd_model.name);
+    hd_app_fail("%s: %s was built without entry %s (heddle build --entries)", name, hd_model.name, entry);
+}
 
 static void print_help(void)
 {
     printf("%s: a model compiled by heddle %s from %s\n\n", hd_model.name, hd_model.version, hd_model.spec);
-    for (int i = 0; i < COMMANDS; i++) printf("  %s %-9s %s\n", hd_model.name, commands[i].name, commands[i].summary);
+    for (int i = 0; i < COMMANDS; i++) if (find(commands[i].name)) printf("  %s %-9s %s\n", hd_model.name, commands[i].name, commands[i].summary);
     printf("\n%s COMMAND --help lists the command's flags.\n", hd_model.name);
 }
 
@@ -65,7 +79,9 @@ int hd_app_main(int argc, char **argv)
     }
     for (int i = 0; i < COMMANDS; i++)
         if (strcmp(name, commands[i].name) == 0) {
-            int status = commands[i].run(argc - 1, argv + 1);
+            const hd_model_command *command = find(name);
+            if (!command) fail_absent(name, commands[i].entry);
+            int status = command->run(argc - 1, argv + 1);
             if (fflush(stdout) != 0 || ferror(stdout)) hd_app_fail("%s: standard output cannot be written", name);
             return status;
         }

@@ -25,4 +25,13 @@ void *hd_pages_map(size_t bytes)
     return start;
 }
 
+void hd_pages_advise(const void *start, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    const uintptr_t first = ((uintptr_t)start + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE, end = (uintptr_t)start + bytes;
+    if (end > first) madvise((void *)first, end - first, MADV_HUGEPAGE);
+#endif
+    (void)start, (void)bytes;
+}
+
 void hd_pages_unmap(void *start, size_t bytes) { munmap(start, whole_pages(bytes)); }

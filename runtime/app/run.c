@@ -100,7 +100,7 @@ int hd_command_run(int argc, char **argv)
     hd_option option[] = {
         { "in", "FILE", HD_OPTION_TEXT, &in, 0, 0, "the entry's inputs by name (safetensors); others are ignored", false },
         { "out", "FILE", HD_OPTION_TEXT, &out, 0, 0, "the entry's outputs by name", false },
-        { "weights", "FILE", HD_OPTION_TEXT, &weights, 0, 0, "weights; without: initial ones by --seed", false },
+        { "weights", "FILE", HD_OPTION_TEXT, &weights, 0, 0, "weights; without: the program's own, or initial ones by --seed", false },
         { "weights-out", "FILE", HD_OPTION_TEXT, &weights_out, 0, 0, "weights after the call", false },
         { "state-in", "FILE", HD_OPTION_TEXT, &state_in, 0, 0, "gradients and moments before the call; without: zeros", false },
         { "state-out", "FILE", HD_OPTION_TEXT, &state_out, 0, 0, "gradient.NAME, moment_1.NAME, moment_2.NAME after the call", false },
@@ -125,26 +125,26 @@ int hd_command_run(int argc, char **argv)
 
     hd_memory memory = { .scratch_bytes = hd_app_scratch_bytes(entry, (int)threads) };
     void *block, *tensor[entry->inputs + entry->outputs + 1];
+    const bool initial = !weights && !hd_model.own_weights;
     hd_area area[] = {
-        { "weights", hd_model.weights_bytes, &memory.weights },
-        { "packed weights", hd_app_packed_bytes(entry), &memory.packed },
+        { "weights", initial ? hd_model.weights_bytes : 0, &memory.weights },
         { "gradients and moments", entry->trains ? hd_model.state_bytes : 0, &memory.state },
         { "scratch", memory.scratch_bytes, &memory.scratch },
         { "cache", entry->decodes ? hd_model.decode->cache_bytes : 0, &memory.cache },
         { "inputs and outputs", hd_app_tensors_bytes(entry), &block },
     };
-    hd_app_map_areas(area, 6);
+    hd_app_map_areas(area, 5);
     hd_app_bind_tensors(entry, block, tensor);
     if (!entry->decodes) read_inputs(entry, in, tensor);
     hd_pool *pool = hd_app_pool((int)threads);
-    if (weights) {
-        hd_weights_load(weights, memory.weights);
+    if (!initial) {
+        hd_weights_open("run", weights, entry->trains, &memory);
     } else if (hd_model.weights) {
         fprintf(stderr, "run: no --weights: initial weights of seed %lld\n", (long long)seed);
         hd_weights_initialise(memory.weights, (uint64_t)seed, hd_pool_threads(pool));
     }
     if (state_in) read_state(state_in, memory.state);
-    hd_app_pack(entry, &memory, hd_pool_threads(pool));
+    hd_weights_pack(entry, &memory, hd_pool_threads(pool));
 
     if (entry->decodes) run_decoding(entry, in, out, &memory, hd_pool_threads(pool));
     else hd_app_call(entry, &memory, hd_pool_threads(pool), tensor, (int)sequences, (int)used);

@@ -173,30 +173,52 @@ static int64_t check_shape(const hd_st_tensor *t, int rank, const int64_t *size)
     return want;
 }
 
+int64_t hd_safetensors_check_f32(const hd_st_tensor *t, int rank, const int64_t *size)
+{
+    const int64_t elements = check_shape(t, rank, size);
+    if (t->type != HD_ST_F32 && t->type != HD_ST_F16 && t->type != HD_ST_BF16 && t->type != HD_ST_F64)
+        hd_app_fail("%s: tensor '%s' has type %s; valid: F32, F16, BF16, F64", t->path, t->name, t->dtype);
+    return elements;
+}
+
+enum { CHUNK = 512 };                /* elements converted at once */
+
+/* Elements at .. at + count - 1 of a tensor of a floating type, count <= CHUNK unless that is F32. */
+static void convert(const hd_st_tensor *t, int64_t at, int64_t count, float *out)
+{
+    if (t->type == HD_ST_F32) {
+        memcpy(out, t->data + 4 * at, 4 * (size_t)count);
+    } else if (t->type == HD_ST_F64) {
+        double value[CHUNK];
+        memcpy(value, t->data + 8 * at, 8 * (size_t)count);
+        for (int64_t i = 0; i < count; i++) out[i] = (float)value[i];
+    } else {
+        const bool half = t->type == HD_ST_F16;
+        uint16_t bits[CHUNK];
+        memcpy(bits, t->data + 2 * at, 2 * (size_t)count);
+        for (int64_t i = 0; half && i < count; i++) out[i] = from_f16(bits[i]);
+        for (int64_t i = 0; !half && i < count; i++) out[i] = from_bits((uint32_t)bits[i] << 16);
+    }
+}
+
 void hd_safetensors_read_f32(const hd_st_tensor *t, int rank, const int64_t *size, float *out)
 {
-    int64_t elements = check_shape(t, rank, size);
-    const unsigned char *data = t->data;
-    if (t->type == HD_ST_F32) {
-        memcpy(out, data, (size_t)elements * 4);
-    } else if (t->type == HD_ST_F16 || t->type == HD_ST_BF16) {
-        const bool half = t->type == HD_ST_F16;
-        uint16_t bits[512];
-        for (int64_t at = 0; at < elements; at += 512) {
-            const int count = elements - at < 512 ? (int)(elements - at) : 512;
-            memcpy(bits, data + 2 * at, 2 * (size_t)count);
-            for (int i = 0; half && i < count; i++) out[at + i] = from_f16(bits[i]);
-            for (int i = 0; !half && i < count; i++) out[at + i] = from_bits((uint32_t)bits[i] << 16);
-        }
-    } else if (t->type == HD_ST_F64) {
-        for (int64_t i = 0; i < elements; i++) {
-            double value;
-            memcpy(&value, data + 8 * i, 8);
-            out[i] = (float)value;
-        }
-    } else {
-        hd_app_fail("%s: tensor '%s' has type %s; valid: F32, F16, BF16, F64", t->path, t->name, t->dtype);
+    const int64_t elements = hd_safetensors_check_f32(t, rank, size), step = t->type == HD_ST_F32 ? elements : CHUNK;
+    for (int64_t at = 0; at < elements; at += step) convert(t, at, elements - at < step ? elements - at : step, out + at);
+}
+
+bool hd_safetensors_finite(const hd_st_tensor *t)
+{
+    const int64_t elements = hd_app_elements(t->rank, t->size);
+    float value[CHUNK];
+    for (int64_t at = 0; at < elements; at += CHUNK) {
+        const int64_t count = elements - at < CHUNK ? elements - at : CHUNK;
+        convert(t, at, count, value);
+        float sum = 0;               /* 0, or NaN once some value is not finite */
+        for (int64_t i = 0; i < count; i++) sum += value[i] * 0.0f;
+        if (!(sum == 0)) return false;
     }
+    return true;
 }
 
 void hd_safetensors_read_i32(const hd_st_tensor *t, int rank, const int64_t *size, int32_t *out)
@@ -221,6 +243,8 @@ void hd_safetensors_read_i32(const hd_st_tensor *t, int rank, const int64_t *siz
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
+enum { ALIGN = 64 };                 /* of the data in the file, so that a program can use it where it is mapped (weights_open.c) */
+
 void hd_safetensors_write(const char *path, const hd_st_item *item, int count, const hd_st_meta *meta, int metas)
 {
     json_t *pairs = json_object(), *header = json_pack("{s:o}", "__metadata__", pairs);
@@ -239,15 +263,14 @@ void hd_safetensors_write(const char *path, const hd_st_item *item, int count, c
     if (!made || !text) hd_app_fail("%s: its header cannot be made: no memory is left, or a tensor's name is not UTF-8", path);
     json_decref(header);
 
-    size_t length = strlen(text);
-    size_t padding = (8 - length % 8) % 8;
+    size_t length = strlen(text), padding = (ALIGN - (8 + length) % ALIGN) % ALIGN;
     unsigned char prefix[8];
     for (int i = 0; i < 8; i++) prefix[i] = (unsigned char)((uint64_t)(length + padding) >> 8 * i);
     hd_file_writer writer;
     hd_file_begin(&writer, path);
     hd_file_put(&writer, prefix, 8);
     hd_file_put(&writer, text, length);
-    hd_file_put(&writer, "        ", padding);
+    hd_file_put(&writer, memset((char[ALIGN]){ 0 }, ' ', ALIGN), padding);
     for (int i = 0; i < count; i++) hd_file_put(&writer, item[i].data, 4 * (size_t)hd_app_elements(item[i].rank, item[i].size));
     hd_file_commit(&writer);
     free(text);

@@ -5,6 +5,7 @@
 #ifndef HD_SAFETENSORS_H
 #define HD_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,8 +44,11 @@ const char *hd_safetensors_meta(const hd_safetensors *, const char *key);       
  * Shapes must agree (one element agrees with any shape of one element). Fails with path, name and both shapes. */
 void hd_safetensors_read_f32(const hd_st_tensor *, int rank, const int64_t *size, float *out);
 void hd_safetensors_read_i32(const hd_st_tensor *, int rank, const int64_t *size, int32_t *out);
+/* Fails as reading to f32 would; returns the elements. Whether all values are finite, of a tensor for which this passed. */
+int64_t hd_safetensors_check_f32(const hd_st_tensor *, int rank, const int64_t *size);
+bool hd_safetensors_finite(const hd_st_tensor *);
 
-/* Writes 4-byte tensors atomically. Fails with a message; the previous file then stands. */
+/* Writes 4-byte tensors atomically, one after the other in this order from a multiple of 64 bytes on. Fails with a message; the previous file then stands. */
 typedef struct hd_st_meta { const char *key, *value; } hd_st_meta;      /* of __metadata__ */
 typedef struct hd_st_item { const char *name; hd_st_type type; int rank; const int64_t *size; const void *data; } hd_st_item;
 void hd_safetensors_write(const char *path, const hd_st_item *, int count, const hd_st_meta *, int metas);

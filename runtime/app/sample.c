@@ -13,6 +13,7 @@
 #include "json.h"
 #include "media.h"
 #include "progress.h"
+#include "weights.h"
 
 /* What the flags say. */
 typedef struct options {
@@ -313,7 +314,7 @@ static void set_ends(hd_sample_settings *s, bool ignore)
 
 static void check(const options *o)
 {
-    if (!o->weights) hd_app_fail("sample: name the weights: --weights FILE (%s train writes them)", hd_model.name);
+    hd_weights_need("sample", o->weights);
     if ((o->prompt != NULL) + (o->prompt_file != NULL) + (o->prompts != NULL) > 1) hd_app_fail("sample: --prompt, --prompt-file and --prompts exclude each other");
     if (o->interactive && (o->json || o->out || o->prompts || o->samples > 1)) hd_app_fail("sample: --interactive goes without --json, --out, --prompts and --samples");
     if (!o->interactive && (o->before || o->after)) hd_app_fail("sample: --before and --after are for --interactive");

@@ -75,15 +75,15 @@ static _Noreturn void fail_missing(const hd_safetensors *file, const char *prefi
     hd_app_fail("%s: %d of the %d tensors of model %s missing:%s", file->path, missing, hd_model.weights, hd_model.name, list);
 }
 
-void hd_weights_read(const hd_safetensors *file, const char *prefix, void *area)
+const hd_st_tensor **hd_weights_match(const hd_safetensors *file, const char *prefix)
 {
+    const hd_st_tensor **found = hd_app_alloc((size_t)hd_model.weights * sizeof *found);
     bool *used = hd_app_alloc((size_t)file->count * sizeof *used);
     for (int i = 0; i < hd_model.weights; i++) {
         const hd_weight *weight = &hd_model.weight[i];
-        const hd_st_tensor *tensor = find(file, prefix, weight->name);
-        if (!tensor) fail_missing(file, prefix);
-        hd_safetensors_read_f32(tensor, weight->rank, weight->size, at(area, weight));
-        used[tensor - file->tensor] = true;
+        if (!(found[i] = find(file, prefix, weight->name))) fail_missing(file, prefix);
+        hd_safetensors_check_f32(found[i], weight->rank, weight->size);
+        used[found[i] - file->tensor] = true;
     }
     int surplus = 0;
     const char *list = "";
@@ -94,7 +94,22 @@ void hd_weights_read(const hd_safetensors *file, const char *prefix, void *area)
         }
     if (surplus) hd_app_fail("%s: %d tensors are not of model %s:%s", file->path, surplus, hd_model.name, list);
     free(used);
+    return found;
 }
+
+void hd_weights_copy(const hd_st_tensor *const *found, void *area)
+{
+    for (int i = 0; i < hd_model.weights; i++) hd_safetensors_read_f32(found[i], hd_model.weight[i].rank, hd_model.weight[i].size, at(area, &hd_model.weight[i]));
+}
+
+void hd_weights_read(const hd_safetensors *file, const char *prefix, void *area)
+{
+    const hd_st_tensor **found = hd_weights_match(file, prefix);
+    hd_weights_copy(found, area);
+    free(found);
+}
+
+void hd_weights_warn(const char *path, const char *tensor) { fprintf(stderr, "warning: %s: tensor '%s' holds values that are not finite\n", path, tensor); }
 
 void hd_weights_load(const char *path, void *area)
 {
@@ -102,7 +117,7 @@ void hd_weights_load(const char *path, void *area)
     hd_weights_read(file, "", area);
     hd_safetensors_close(file);
     const char *bad = hd_weights_not_finite(area);
-    if (bad) fprintf(stderr, "warning: %s: tensor '%s' holds values that are not finite\n", path, bad);
+    if (bad) hd_weights_warn(path, bad);
 }
 
 int hd_weights_items(hd_st_item *item, const char *prefix, const void *area)

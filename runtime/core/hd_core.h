@@ -37,7 +37,11 @@ enum hd_error {
     HD_ERROR_CACHE = -5,           /* the cache was not started, or is another model's */
     HD_ERROR_POSITIONS = -6,       /* the sequence has no position left */
     HD_ERROR_ARGUMENT = -7,        /* an argument is missing or out of range: a count, a stream, a token id */
-    HD_CANCELLED = -8              /* *memory->cancel was set: the call ended early */
+    HD_CANCELLED = -8,             /* *memory->cancel was set: the call ended early */
+    HD_ERROR_FILE = -9,            /* no file of heddle pack, one of another version, or not at a 64-byte boundary */
+    HD_ERROR_FILE_MODEL = -10,     /* packed weights of another model */
+    HD_ERROR_FILE_TARGET = -11,    /* packed weights for another target: its weights can be used, its panels cannot */
+    HD_ERROR_FILE_BYTES = -12      /* the file of packed weights is not whole */
 };
 #endif
 
@@ -53,6 +57,10 @@ static inline const char *hd_error_text(int error)
     case HD_ERROR_POSITIONS: return "the sequence has no position left";
     case HD_ERROR_ARGUMENT: return "an argument is missing or out of range";
     case HD_CANCELLED: return "cancelled";
+    case HD_ERROR_FILE: return "no file of packed weights, one of another version, or not at a 64-byte boundary";
+    case HD_ERROR_FILE_MODEL: return "the packed weights are another model's";
+    case HD_ERROR_FILE_TARGET: return "the packed weights are for another target";
+    case HD_ERROR_FILE_BYTES: return "the file of packed weights is not whole";
     default: return "not an error of a model";
     }
 }

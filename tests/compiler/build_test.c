@@ -316,7 +316,7 @@ static void mistakes_on_the_command_line_get_one_line(void **state)
     assert_int_equal(command("%s --help", h), 0);
     assert_says("heddle build SPEC -o PROGRAM");
     assert_int_equal(command("%s --version", h), 0);
-    refused("commands: build, emit, check, import, info, tune, view", "%s weave models/text.lua", h);
+    refused("commands: build, emit, check, import, info, pack, tune, view", "%s weave models/text.lua", h);
     refused("build needs a SPEC", "%s build", h);
     refused("build needs -o PROGRAM", "%s build models/text.lua", h);
     refused("emit needs -o DIR", "%s emit models/text.lua", h);

@@ -299,4 +299,10 @@ static const hd_model_info tiny_planar = { .target = "planar", .image = &planar,
 static const hd_model_info tiny_palette = { .target = "palette", .image = &palette, .start = &before_all, TINY };
 static const hd_model_info tiny_sound = { .target = "sound", .sound = &sound, TINY };
 const hd_model_info *const hd_model_variants[] = { &tiny, &tiny_cached, &tiny_image, &tiny_planar, &tiny_palette, &tiny_sound, NULL };
+int hd_command_info(int argc, char **argv), hd_command_train(int argc, char **argv), hd_command_eval(int argc, char **argv), hd_command_sample(int argc, char **argv);
+int hd_command_attention(int argc, char **argv), hd_command_tokenize(int argc, char **argv), hd_command_run(int argc, char **argv), hd_command_bench(int argc, char **argv);
+const hd_model_command hd_model_commands[] = {
+    { "info", hd_command_info }, { "train", hd_command_train }, { "eval", hd_command_eval }, { "sample", hd_command_sample }, { "attention", hd_command_attention },
+    { "tokenize", hd_command_tokenize }, { "run", hd_command_run }, { "bench", hd_command_bench }, { NULL, NULL },
+};
 const hd_model_info *hd_model_chosen = &tiny;
