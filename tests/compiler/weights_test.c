@@ -200,7 +200,7 @@ static void mistakes_are_told_when_programs_are_built_and_when_they_run(void **s
     refused("--embed: no weights to put into the program: name them with --weights W", "%s build " SPEC " -o " HERE "/no --embed", heddle());
     refused("pack needs weights: --weights W", "%s pack " SPEC " -o " HERE "/no", heddle());
     refused("a packed file is for one of its variants", "%s pack " SPEC " -o " HERE "/no --target x86-64 --weights " HERE "/W", heddle());
-    refused(HERE "/elsewhere: is no regular file", "%s pack " SPEC " -o " HERE "/elsewhere --weights " HERE "/W", heddle());
+    refused(HERE "/shards: is no regular file", "%s pack " SPEC " -o " HERE "/shards --weights " HERE "/W", heddle());
 }
 
 /* A limit stands for a full disk. */
