@@ -3,6 +3,7 @@
  * Run from the repository's root. */
 #include "tool.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -176,6 +177,107 @@ static void emitting_again_changes_only_what_changed(void **state)
     assert_string_equal(said, "Makefile\n");
 }
 
+/* ---- examples ---- */
+
+/* Weights for the model of a header: random ones for the tensors that its table lists. */
+static void write_weights(const char *header, const char *out)
+{
+    hd_tensor_data tensor[64];
+    int tensors = 0;
+    uint32_t random = 1;
+    const char *line = strstr(text_of(header), "/* The weights, by byte offset:\n");
+    assert_non_null(line);
+    for (line = strchr(line, '\n') + 1; !strncmp(line, " *  ", 4) && tensors < 64; line = strchr(line, '\n') + 1) {
+        long long offset;
+        char name[200], shape[100] = "";
+        assert_true(sscanf(line, " * %lld %199s %99s", &offset, name, shape) >= 2);
+        hd_tensor_data t = { .name = hd_strdup(name), .dtype = HD_F32 };
+        for (const char *at = shape; *at; at = strchr(at, ']') + 1) t.shape.size[t.shape.rank++] = atoll(at + 1);
+        float *data = HD_NEW_ARRAY(float, hd_elements(&t.shape));
+        for (int64_t i = 0; i < hd_elements(&t.shape); i++) random = random * 1664525 + 1013904223, data[i] = (float)(random >> 8) / (float)(1 << 25) - 0.25f;
+        t.data = data;
+        tensor[tensors++] = t;
+    }
+    assert_true(tensors > 3);
+    hd_tensor_file_write(out, tensors, tensor);
+}
+
+static void example(const char *name)
+{
+    must("cp -r examples/%s " HERE "/%s", name, name);
+}
+#define MAKE "make -s -C " HERE "/%s HEDDLE=%s/%s 'CC=%s' CFLAGS=-O1 "
+
+static void two_models_run_on_two_threads_each(void **state)
+{
+    (void)state;
+    if (!cxx()) { print_message("skipped: there is no C++ compiler\n"); skip(); }
+    example("two_models");
+    must(MAKE "run MODELS=%s/models CXX=%s 'CXXFLAGS=-O0 " WARN "' 'SIZE_TEXT=-D length=32 -D layers=1 -D width=32 -D heads=2 -D inner=48 -D stride=8 -D batch=1' 'SIZE_GPT2=-D length=32 -D positions=32 -D layers=1 -D width=24 -D heads=3 -D vocab=67 -D batch=1'",
+         "two_models", here(), heddle(), cc(), here(), cxx());
+    assert_says("gpt2: loss 4.20");
+    assert_says("text: loss 5.54");
+}
+
+static void python_gets_the_logits_that_c_gets(void **state)
+{
+    (void)state;
+    if (!has("python3")) { print_message("skipped: there is no python3\n"); skip(); }
+    static const char keys[] = "-D length=48 -D layers=1 -D width=32 -D heads=2 -D inner=48 -D stride=8 -D batch=2";
+    example("python");
+    must(MAKE "text/libtext.so SPEC=%s/models/text.lua 'KEYS=%s'", "python", here(), heddle(), cc(), here(), keys);
+    write_weights(HERE "/python/text/text.h", HERE "/python/weights.safetensors");
+    must(MAKE "run TEXT=Once SPEC=%s/models/text.lua 'KEYS=%s' WEIGHTS=weights.safetensors", "python", here(), heddle(), cc(), here(), keys);
+    assert_says("Once");
+    must("python3 -c 'import sys; sys.path.insert(0, \"" HERE "/python\"); from complete import Model; import ctypes; m = Model(\"" HERE "/python/text/libtext.so\", \"" HERE "/python/text.packed\", 2); "
+         "m.forward(list(range(48))); open(\"" HERE "/python/logits\", \"wb\").write(bytes(m.logits)[:48 * 256 * 4])'");
+    must("sh -c '%s -std=c11 -D_GNU_SOURCE " WARN " -I" HERE "/python/text tests/embed/logits.c " HERE "/python/text/*.o -lpthread -lm -o " HERE "/logits'", cc());
+    must(HERE "/logits " HERE "/python/text.packed " HERE "/python/logits_of_c");
+    assert_same_bytes(HERE "/python/logits", HERE "/python/logits_of_c");
+    refused("not of this model", "python3 " HERE "/python/complete.py " HERE "/python/text/libtext.so README.md Once");
+}
+
+/* Byte-level BPE in GPT-2's alphabet: the 256 bytes, two merges, and the token that ends texts. */
+static void write_tokenizer(const char *path)
+{
+    hd_text out = { 0 };
+    hd_text_add(&out, "{ \"version\": \"1.0\", \"added_tokens\": [ { \"id\": 258, \"content\": \"<|endoftext|>\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true } ],\n"
+                      "\"normalizer\": null, \"pre_tokenizer\": { \"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true }, \"post_processor\": null,\n"
+                      "\"decoder\": { \"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true },\n\"model\": { \"type\": \"BPE\", \"vocab\": {");
+    for (int byte = 0, other = 256; byte < 256; byte++) {
+        const bool itself = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+        hd_text_add(&out, "%s\"\\u%04x\": %d", byte ? ", " : "", itself ? byte : other, byte);
+        other += !itself;
+    }
+    hd_text_add(&out, ", \"th\": 256, \"the\": 257 }, \"merges\": [ \"t h\", \"th e\" ] } }\n");
+    hd_write_file(path, out.data, out.length);
+}
+
+static void c_completes_text_with_the_tokenizer_that_came_along(void **state)
+{
+    (void)state;
+    static const char keys[] = "-D length=24 -D positions=24 -D layers=1 -D width=24 -D heads=3 -D vocab=260 -D batch=1";
+    example("complete");
+    write_tokenizer(HERE "/complete/tokenizer.json");
+    const char *spec = hd_format("SPEC=%s/models/gpt2.lua 'KEYS=%s -D tokenizer=%s/" HERE "/complete/tokenizer.json' WEIGHTS=weights.safetensors", here(), keys, here());
+    must(MAKE "complete %s", "complete", here(), heddle(), cc(), spec);
+    write_weights(HERE "/complete/gpt2/gpt2.h", HERE "/complete/weights.safetensors");
+    must(MAKE "all %s", "complete", here(), heddle(), cc(), spec);
+    must(HERE "/complete/complete " HERE "/complete/gpt2.packed 'the other' 5 0");
+    const char *first = hd_strdup(said);
+    assert_memory_equal(first, "the other", 9);
+    assert_true(strlen(first) > 10);
+    must(HERE "/complete/complete " HERE "/complete/gpt2.packed 'the other' 5 0");
+    assert_string_equal(said, first);
+    refused("longer than the model's context", HERE "/complete/complete " HERE "/complete/gpt2.packed 'a prompt of more than twenty-four tokens' 5 0");
+    refused("is not this model's", HERE "/complete/complete README.md x");
+    must("%s -std=c11 -D_GNU_SOURCE " WARN " -I" HERE "/complete/gpt2 tests/embed/tokens.c " HERE "/complete/gpt2/libgpt2.a -lpthread -lm -o " HERE "/tokens", cc());
+    must(HERE "/tokens");
+    assert_string_equal(said, "there and back\n");
+    must("sh -c 'nm -g --defined-only " HERE "/complete/gpt2/libgpt2.a | grep \" [A-Z] \" | grep -v \" gpt2_\" | wc -l'");
+    assert_string_equal(said, "0\n");
+}
+
 /* ---- warnings ---- */
 
 /* A few models through each compiler's whole work (some warnings come from its middle); tests/warnings.sh does all at all levels. */
@@ -209,6 +311,9 @@ int main(void)
         cmocka_unit_test(calls_behave_as_the_header_says),
         cmocka_unit_test(shared_types_are_the_runtimes),
         cmocka_unit_test(emitting_again_changes_only_what_changed),
+        cmocka_unit_test(two_models_run_on_two_threads_each),
+        cmocka_unit_test(python_gets_the_logits_that_c_gets),
+        cmocka_unit_test(c_completes_text_with_the_tokenizer_that_came_along),
         cmocka_unit_test(compilers_say_nothing),
     };
     choose_tests(NULL);
