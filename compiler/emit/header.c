@@ -2,6 +2,7 @@
 #include "write.h"
 #include "../tune/tune.h"
 #include <limits.h>
+#include <string.h>
 
 void hd_emit_constant(hd_text *out, const char *name, int64_t value, const char *comment)
 {
@@ -18,7 +19,7 @@ static const char *dims(const hd_shape *s)
 }
 
 static const char conduct[] =
-    " * Memory. The caller owns every byte, as blocks aligned to 64 bytes of the sizes below, named in a MODEL_memory. Nothing is allocated,\n"
+    " * Memory. The caller owns every byte, as blocks aligned to 64 bytes of the sizes below, named in a %s_memory. Nothing is allocated,\n"
     " * printed, or kept between calls; there is no state but what these blocks hold, and no clean-up. All may be freed or copied between calls.\n"
     " * Threads. Functions are re-entrant: any number of threads may call at once, as long as none writes what another uses. Weights and packed\n"
     " * weights can be shared by all callers of entries that do not train; each call in flight needs a scratch (and a cache, a state) of its own.\n"
@@ -59,7 +60,7 @@ void hd_emit_header(hd_model *m)
     hd_text out = { 0 };
     const char *tuned = hd_tuning_note(m->kernels.tuning);
     hd_text_add(&out, "/* %s.h: %s%s%s\n *\n", m->kernels.prefix, hd_emit_banner(m, "The whole interface of one model."), *tuned ? "\n * " : "", tuned);
-    hd_text_add(&out, "%s", conduct);
+    hd_text_add(&out, conduct, m->kernels.prefix);
     hd_text_add(&out, "#ifndef HEDDLE_%s_H\n#define HEDDLE_%s_H\n\n#include <stddef.h>\n#include <stdint.h>\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", up, up);
     if (g->length) hd_emit_constant(&out, hd_format("%s_LENGTH", up), g->length, "positions of one sequence");
     if (g->vocab) hd_emit_constant(&out, hd_format("%s_VOCAB", up), g->vocab, "token ids are 0 .. VOCAB - 1");
@@ -106,6 +107,8 @@ void hd_emit_header(hd_model *m)
         if (hd_emit_trains(e))
             hd_text_add(&out, " *   Changes weights and state. hyper: learning rate, beta1, beta2, epsilon, decay, clip (0: off), 1 - beta1^t, 1 - beta2^t, the factor of the\n"
                               " *   gradients (1 / calls per step), accumulate (0 in the first call of a step, then 1), update (1 in the last call of a step, else 0), zeros.\n");
+        for (int k = 0; k < e->inputs; k++)
+            if (e->input[k]->dtype == HD_I32 && !strcmp(e->input[k]->name, "random")) hd_text_add(&out, " *   random: seed and number of the step, which decide what dropout leaves out; zeros.\n");
         if (m->program[i]->reads_packed) hd_text_add(&out, " *   Reads packed weights: %s_pack comes first.\n", m->kernels.prefix);
         if (e->causal) hd_text_add(&out, " *   sequences, used: the leading sequences, and positions of each, that matter; 0: all. Outputs beyond them are not to be read.\n");
         hd_text_add(&out, " */\n%s_API ", up);

@@ -1,6 +1,7 @@
 /* A thread pool behind hd_threads: workers spin briefly, then yield, then sleep, so that steps a few microseconds long
  * run at full speed on an idle machine and more threads than cores are never slower than one thread.
- * hd_pool_new returns NULL (errno set) when threads or memory are missing. count >= 1. */
+ * hd_pool_new returns NULL (errno set) when threads or memory are missing. count >= 1. One pool can be lent to several calls at once, of
+ * any models: while it is busy with one, the others run on their calling threads alone. */
 #ifndef HD_POOL_H
 #define HD_POOL_H
 #include "hd_core.h"
