@@ -201,7 +201,7 @@ install: all
 	install -m 644 templates/package/* $(SHARE)/templates/package
 	install -m 644 compiler/lua/*.lua compiler/emit/template.lua $(SHARE)/lua
 	install -m 644 runtime/core/*.[ch] $(SHARE)/runtime/core
-	install -m 644 runtime/app/hd_model.h runtime/app/hd_traffic.h runtime/app/tokenizer*.[ch] $(SHARE)/runtime/app
+	install -m 644 runtime/app/hd_model.h runtime/app/hd_traffic.h runtime/app/tokenizer*.[ch] runtime/app/sampler.[ch] $(SHARE)/runtime/app
 	install -m 644 runtime/tune/*.[ch] $(SHARE)/runtime/tune
 	install -m 644 compiler/tune/shipped.txt $(SHARE)/tune
 	install -m 644 build/lib/libheddle_app.a $(SHARE)/lib

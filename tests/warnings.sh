@@ -21,7 +21,7 @@ compile() {      # one folder by one compiler at one level
 if [ "$5" ]; then compile "$5" "$4" "$2"; exit; fi
 emit() {
     name=$1 && shift
-    build/heddle emit "$@" -o "$out/$name" 2>"$out/said" || sed "s/^/not emitted: /" "$out/said"
+    "${HEDDLE:-build/heddle}" emit "$@" -o "$out/$name" 2>"$out/said" || sed "s/^/not emitted: /" "$out/said"
 }
 for target in $targets; do
     t="--target $target"
@@ -42,7 +42,7 @@ for target in $targets; do
 done
 for cc in $compilers; do
     command -v $cc >/dev/null || continue
-    for level in $levels; do ls -d "$out"/*/ | xargs -P 2 -n 1 "$0" "$out" $level none $cc; done
+    for level in $levels; do ls -d "$out"/*/ | xargs -r -P 2 -n 1 "$0" "$out" $level none $cc; done
 done >"$out/warnings"
 cat "$out/warnings"
 echo "$(ls -d "$out"/*/ | wc -l) models: $(grep -c ' -O. ' "$out/warnings") files with warnings"

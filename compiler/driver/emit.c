@@ -43,20 +43,24 @@ static const char *marked(const hd_model *m, const char *name, const char *text)
     return hd_format("/* %s: %s %s, from its runtime. Edits here are lost. */\n%s", name, mark, m->version, text);
 }
 
-/* The runtime's headers as they are; the pool with the model's prefix, so that a program can hold several models. */
+/* The runtime's headers as they are; what has symbols with the model's prefix, so that a program can hold several models. */
 static void add_runtime(hd_model *m)
 {
     const hd_folders *f = hd_folders_find();
     static const char *const headers[] = { "hd_core.h", "hd_vec.h", "hd_math.h", "hd_random.h" };
     for (unsigned i = 0; i < sizeof headers / sizeof *headers; i++) add(m, headers[i], marked(m, headers[i], runtime_file(f->core, headers[i])));
-    const char *name = m->graph->name, *up = hd_emit_upper(name);
-    const struct { const char *from, *to; } files[] = { { "hd_pool.h", hd_format("%s_pool.h", name) }, { "pool.c", hd_format("%s_pool.c", name) } };
-    const struct { const char *from, *to; } words[] = { { "hd_core.h", hd_format("%s.h", name) }, { "HD_POOL_API", hd_format("%s_API", up) }, { "HD_POOL", hd_format("%s_POOL", up) },
-                                                        { "hd_pool", hd_format("%s_pool", name) } };
+    const char *name = m->graph->name, *up = hd_emit_upper(name), *header = hd_format("\"%s.h\"", name), *api = hd_format("%s_API", up);
+    const struct { const char *folder, *from, *to; bool language_model; } files[] = {
+        { f->core, "hd_pool.h", "pool.h", false }, { f->core, "pool.c", "pool.c", false }, { f->app, "sampler.h", "sampler.h", true }, { f->app, "sampler.c", "sampler.c", true },
+    };
+    const char *const words[] = { "\"hd_core.h\"", header, "HD_POOL_API", api, "HD_POOL", hd_format("%s_POOL", up), "hd_pool", hd_format("%s_pool", name),
+                                  "<stdbool.h>", hd_format("%s\n#include <stdbool.h>", header), "HD_SAMPLER_API", api, "HD_SAMPLER", hd_format("%s_SAMPLER", up),
+                                  "\"sampler.h\"", hd_format("\"%s_sampler.h\"", name), "hd_sampl", hd_format("%s_sampl", name), "../core/", "", NULL };
     for (unsigned i = 0; i < sizeof files / sizeof *files; i++) {
-        const char *text = runtime_file(f->core, files[i].from);
-        for (unsigned k = 0; k < sizeof words / sizeof *words; k++) text = replaced(text, words[k].from, words[k].to);
-        add(m, files[i].to, marked(m, files[i].to, text));
+        const char *text = runtime_file(files[i].folder, files[i].from), *to = hd_format("%s_%s", name, files[i].to);
+        if (files[i].language_model && !m->graph->vocab) continue;
+        for (int k = 0; words[k]; k += 2) text = i == 1 && strstr(words[k], "stdbool") ? text : replaced(text, words[k], words[k + 1]);
+        add(m, to, marked(m, to, text));
     }
 }
 
@@ -120,9 +124,9 @@ static void add_package(hd_model *m)
     for (int i = 0; i < m->files; i++) if (!m->file[i].header) hd_text_add(&sources, "%s%s", sources.length ? " " : "", m->file[i].name);
     const char *const words[] = {
         "@target@", m->target->name, "@flags@", flags.data, "@sources@", sources.data,
-        "@headers@", hd_format("%s.h %s_pool.h%s", name, name, m->tokenizer ? hd_format(" %s_tokens.h", name) : ""),
+        "@headers@", hd_format("%s.h %s_pool.h%s%s", name, name, m->graph->vocab ? hd_format(" %s_sampler.h", name) : "", m->tokenizer ? hd_format(" %s_tokens.h", name) : ""),
         "@libs@", m->tokenizer_regex ? "-lpcre2-8 -lpthread -lm" : "-lpthread -lm", "@cmake_libs@", m->tokenizer_regex ? "pcre2-8 m" : "m",
-        "@tokens@", m->tokenizer ? hd_format(" `%s_tokens.h` turns text into token ids and back.", name) : "",
+        "@tokens@", hd_format("%s%s", m->graph->vocab ? hd_format(" `%s_sampler.h` draws\ntokens from logits.", name) : "", m->tokenizer ? hd_format(" `%s_tokens.h` turns text into token ids and back.", name) : ""),
         "@needs@", m->tokenizer_regex ? " and PCRE2 (libpcre2-8), which the tokenizer calls" : "", NULL,
     };
     static const char *const files[] = { "Makefile", "CMakeLists.txt", "NAMEConfig.cmake", "NAME.pc", "NAME-uninstalled.pc", "README.md" };

@@ -4,10 +4,10 @@
  * program's. Interrupted (^C), the model stops within a layer's time. */
 #include "gpt2.h"
 #include "gpt2_pool.h"
+#include "gpt2_sampler.h"
 #include "gpt2_tokens.h"
 
 #include <fcntl.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,20 +43,6 @@ static const char *map(const char *path, size_t *bytes)
     return *bytes = (size_t)s.st_size, at;
 }
 
-/* softmax(logits / temperature) drawn from; temperature 0: the likeliest. */
-static int32_t draw(const float *logits, double temperature)
-{
-    int32_t best = 0;
-    for (int32_t i = 1; i < GPT2_VOCAB; i++) if (logits[i] > logits[best]) best = i;
-    if (temperature <= 0) return best;
-    double sum = 0;
-    for (int32_t i = 0; i < GPT2_VOCAB; i++) sum += exp(((double)logits[i] - (double)logits[best]) / temperature);
-    double left = sum * drand48();
-    for (int32_t i = 0; i < GPT2_VOCAB; i++)
-        if ((left -= exp(((double)logits[i] - (double)logits[best]) / temperature)) < 0) return i;
-    return best;
-}
-
 int main(int argc, char **argv)
 {
     if (argc < 3) {
@@ -75,28 +61,36 @@ int main(int argc, char **argv)
     if (!pool) fail("threads", "cannot be started");
     const hd_threads *threads = gpt2_pool_threads(pool);
     gpt2_memory memory = { .weights = (void *)(file + GPT2_FILE_WEIGHTS), .packed = (void *)(file + GPT2_FILE_PACKED), .cancel = &interrupted };
-    memory.scratch_bytes = GPT2_FORWARD_SCRATCH_BYTES + (size_t)threads->count * GPT2_FORWARD_THREAD_BYTES;
+    const size_t prefill = GPT2_PREFILL_SCRATCH_BYTES + (size_t)threads->count * GPT2_PREFILL_THREAD_BYTES;
+    const size_t step = GPT2_STEP_SCRATCH_BYTES + (size_t)threads->count * GPT2_STEP_THREAD_BYTES;
+    memory.scratch_bytes = prefill > step ? prefill : step;
     memory.scratch = block(memory.scratch_bytes);
+    memory.cache = block(GPT2_CACHE_BYTES);
+    gpt2_start(&memory);
 
+    /* each byte is a token at most, and something may stand before them */
+    const int64_t room = (int64_t)strlen(argv[2]) + 8;
     gpt2_encoder *encoder = gpt2_encoder_new();
-    int32_t *tokens = calloc(GPT2_LENGTH, sizeof *tokens);
-    float *logits = block(sizeof *logits * GPT2_BATCH * GPT2_LENGTH * GPT2_VOCAB);
-    if (!encoder || !tokens) fail("memory", "there is not enough");
-    int64_t count = gpt2_encode(encoder, argv[2], strlen(argv[2]), 1, tokens, GPT2_LENGTH);
-    if (count < 1 || count > GPT2_LENGTH) fail("TEXT", count < 1 ? "no tokens" : "longer than the model's context");
+    gpt2_sampler sampler;
+    int32_t *tokens = malloc((size_t)room * sizeof *tokens);
+    float *logits = block(sizeof *logits * GPT2_VOCAB);
+    if (!encoder || !tokens || !gpt2_sampler_init(&sampler, GPT2_VOCAB)) fail("memory", "there is not enough");
+    const int64_t count = gpt2_encode(encoder, argv[2], strlen(argv[2]), 1, tokens, room);
+    if (count < 1) fail("TEXT", "no tokens");
 
     gpt2_decoder decoder = { 0 };
     char text[GPT2_TOKEN_ROOM];
-    const int32_t end = gpt2_token("<|endoftext|>");
     for (int64_t i = 0; i < count; i++) fwrite(text, 1, gpt2_decode(&decoder, tokens[i], text), stdout);
-    int error = HD_OK;
-    for (int i = 0; i < more && count < GPT2_LENGTH; i++) {
-        fflush(stdout);
-        if ((error = gpt2_forward(&memory, threads, tokens, logits, 1, (int)count))) break;
-        const int32_t next = draw(logits + (count - 1) * GPT2_VOCAB, temperature);
+    const gpt2_sampling how = { .penalty = 1, .temperature = temperature, .top_k = 0, .top_p = 0.95, .min_p = 0 };
+    const int32_t end = gpt2_token("<|endoftext|>");
+    int error = gpt2_prefill(&memory, threads, 0, tokens, count, logits);
+    for (int i = 0; i < more && !error; i++) {
+        const int32_t next = (int32_t)gpt2_sampler_draw(&sampler, &how, logits, NULL, 0, drand48());
         if (next == end) break;
+        if (next < 0) fail("gpt2", "the logits are not finite");
         fwrite(text, 1, gpt2_decode(&decoder, next, text), stdout);
-        tokens[count++] = next;
+        fflush(stdout);
+        error = gpt2_step(&memory, threads, &next, logits);
     }
     fwrite(text, 1, gpt2_decode(&decoder, -1, text), stdout);
     putchar('\n');
@@ -104,6 +98,7 @@ int main(int argc, char **argv)
 
     gpt2_encoder_free(encoder);
     gpt2_pool_free(pool);
-    free(memory.scratch), free(tokens), free(logits);
+    gpt2_sampler_free(&sampler);
+    free(memory.scratch), free(memory.cache), free(tokens), free(logits);
     return 0;
 }

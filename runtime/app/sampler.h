@@ -1,10 +1,17 @@
-/* Drawing the next token from a row of logits. Needs nothing else of Heddle's application part: programs that embed a model can take
- * this file and sampler.c with them. */
+/* Drawing the next token from a row of logits. Needs nothing else of Heddle's application part: it goes with the sources of language
+ * models that other programs embed (heddle emit). */
 #ifndef HD_SAMPLER_H
 #define HD_SAMPLER_H
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#ifndef HD_SAMPLER_API
+#define HD_SAMPLER_API       /* what libraries say of the symbols that they export */
+#endif
 
 /* What cuts the distribution, in the order in which it is applied, which is that of Hugging Face's generate:
  *
@@ -22,8 +29,8 @@ typedef struct hd_sampling { double penalty; int64_t penalty_last; double temper
 /* Room for rows of `vocab` logits; one thread at a time. */
 typedef struct hd_sampler_part { float logit, weight; int32_t id; } hd_sampler_part;
 typedef struct hd_sampler { int64_t vocab; float *row, *weight, *best; hd_sampler_part *kept, *part; } hd_sampler;
-bool hd_sampler_init(hd_sampler *, int64_t vocab);       /* false: no memory */
-void hd_sampler_free(hd_sampler *);
+HD_SAMPLER_API bool hd_sampler_init(hd_sampler *, int64_t vocab);       /* false: no memory */
+HD_SAMPLER_API void hd_sampler_free(hd_sampler *);
 
 /* Draws an id by `unit`, a number in [0, 1): the ids that stay divide the interval in the order of their ids, each in proportion to its
  * probability, so equal logits, settings and unit always give the same id.
@@ -33,6 +40,9 @@ void hd_sampler_free(hd_sampler *);
  * Returns the id; or -1 - i if logit i is NaN or +INFINITY (the first such), -1 if all are -INFINITY.
  *
  * Time is linear in vocab; the vocabulary is never sorted. */
-int64_t hd_sampler_draw(hd_sampler *, const hd_sampling *, const float *logits, const int32_t *before, int64_t count, double unit);
+HD_SAMPLER_API int64_t hd_sampler_draw(hd_sampler *, const hd_sampling *, const float *logits, const int32_t *before, int64_t count, double unit);
 
+#ifdef __cplusplus
+}
+#endif
 #endif
