@@ -71,6 +71,40 @@ int main(void)
     wrong += small_train_step(&good, NULL, outside, targets, hyper, random, logits, (float *)(void *)norm.at) != HD_ERROR_ARGUMENT || !is_canary(weights.at, weights.bytes);
     wrong += small_pack(&unpacked, NULL) != HD_ERROR_MEMORY;
 
+    /* decoding: nothing is computed on a cache that was not started, or is another model's, or full */
+    block cache = make(SMALL_CACHE_BYTES), row = make(4 * SMALL_VOCAB);
+    float *next = (float *)(void *)row.at;
+    small_memory decoding = good, no_cache = good, askew = good;
+    decoding.cache = cache.at, askew.cache = cache.at + 8;
+    wrong += small_start(&no_cache) != HD_ERROR_MEMORY || small_start(&askew) != HD_ERROR_MEMORY || small_position(&no_cache, 0) != HD_ERROR_MEMORY;
+    wrong += small_prefill(&no_cache, NULL, 0, tokens, 1, next) != HD_ERROR_MEMORY || small_step(&no_cache, NULL, tokens, next) != HD_ERROR_MEMORY;
+    wrong += small_prefill(&decoding, NULL, 0, tokens, 1, next) != HD_ERROR_CACHE || small_step(&decoding, NULL, tokens, next) != HD_ERROR_CACHE || small_rewind(&decoding, 0, 0) != HD_ERROR_CACHE;
+    wrong += !is_canary(cache.at - AROUND, cache.bytes + 2 * AROUND) || !is_canary(row.at, row.bytes);
+    wrong += small_start(&decoding) != HD_OK || small_position(&decoding, 0) != 0;
+    ((unsigned char *)decoding.cache)[0] ^= 1;      /* as that of a model which differs a little */
+    wrong += small_step(&decoding, NULL, tokens, next) != HD_ERROR_CACHE;
+    ((unsigned char *)decoding.cache)[0] ^= 1;
+    small_memory little = decoding;
+    little.scratch_bytes = SMALL_STEP_SCRATCH_BYTES - 1;
+    const struct { const char *why; int code, want; } decodes[] = {
+        { "prefill of no tokens", small_prefill(&decoding, NULL, 0, tokens, 0, next), HD_ERROR_ARGUMENT },
+        { "prefill of a negative count", small_prefill(&decoding, NULL, 0, tokens, -1, next), HD_ERROR_ARGUMENT },
+        { "prefill without tokens", small_prefill(&decoding, NULL, 0, NULL, 3, next), HD_ERROR_ARGUMENT },
+        { "prefill without logits", small_prefill(&decoding, NULL, 0, tokens, 3, NULL), HD_ERROR_ARGUMENT },
+        { "prefill of a stream that is not there", small_prefill(&decoding, NULL, SMALL_STREAMS, tokens, 3, next), HD_ERROR_ARGUMENT },
+        { "prefill of an id beyond the vocabulary", small_prefill(&decoding, NULL, 0, outside, SMALL_LENGTH + 4 < IDS ? SMALL_LENGTH + 4 : IDS, next), HD_ERROR_ARGUMENT },
+        { "prefill of more than fits", small_prefill(&decoding, NULL, 0, tokens, SMALL_POSITIONS + 1, next), HD_ERROR_POSITIONS },
+        { "prefill with too little scratch", small_prefill(&little, NULL, 0, tokens, 3, next), HD_ERROR_SCRATCH_BYTES },
+        { "prefill without threads", small_prefill(&decoding, &none, 0, tokens, 3, next), HD_ERROR_THREADS },
+        { "step of a negative id", small_step(&decoding, NULL, negative + 5, next), HD_ERROR_ARGUMENT },
+        { "step without logits", small_step(&decoding, NULL, tokens, NULL), HD_ERROR_ARGUMENT },
+        { "step with too little scratch", small_step(&little, NULL, tokens, next), HD_ERROR_SCRATCH_BYTES },
+        { "rewind to what was not computed", small_rewind(&decoding, 0, 1), HD_ERROR_ARGUMENT },
+    };
+    for (unsigned i = 0; i < sizeof decodes / sizeof *decodes; i++)
+        if (decodes[i].code != decodes[i].want) printf("%s: %d (%s)\n", decodes[i].why, decodes[i].code, small_error(decodes[i].code)), wrong++;
+    wrong += small_position(&decoding, 0) != 0 || !is_canary(row.at, row.bytes) || !is_canary(scratch.at, scratch.bytes);
+
     /* what is exactly enough is enough, and nothing beyond it is touched; ids that do not matter may be anything */
     memset(weights.at, 0, weights.bytes), memset(state.at, 0, state.bytes);
     for (size_t i = 0; i < weights.bytes / 4; i++) ((float *)(void *)weights.at)[i] = (float)(i % 13) / 40.0f - 0.1f;
@@ -80,6 +114,14 @@ int main(void)
              || small_forward(&exact, NULL, outside, logits, 0, 3) != HD_OK;
     wrong += !is_canary(scratch.at + FORWARD, STEP - FORWARD);
     wrong += small_train_step(&good, NULL, tokens, targets, hyper, random, logits, (float *)(void *)norm.at) != HD_OK;
+    memset(scratch.at, CANARY, scratch.bytes);
+    decoding.scratch_bytes = SMALL_PREFILL_SCRATCH_BYTES + SMALL_PREFILL_THREAD_BYTES;
+    wrong += small_pack(&good, NULL) != HD_OK || small_prefill(&decoding, NULL, 0, tokens, SMALL_POSITIONS, next) != HD_OK || !is_canary(scratch.at + decoding.scratch_bytes, STEP - decoding.scratch_bytes);
+    wrong += small_position(&decoding, 0) != SMALL_POSITIONS || small_step(&decoding, NULL, tokens, next) != HD_ERROR_POSITIONS || small_rewind(&decoding, 0, SMALL_POSITIONS - 1) != HD_OK;
+    memset(scratch.at, CANARY, scratch.bytes);
+    decoding.scratch_bytes = SMALL_STEP_SCRATCH_BYTES + SMALL_STEP_THREAD_BYTES;
+    wrong += small_step(&decoding, NULL, tokens, next) != HD_OK || !is_canary(scratch.at + decoding.scratch_bytes, STEP - decoding.scratch_bytes);
+    if (!whole_around(cache) || !whole_around(row)) printf("written beyond the cache or its logits\n"), wrong++;
     if (!whole_around(weights) || !whole_around(packed) || !whole_around(state) || !whole_around(scratch) || !whole_around(out) || !whole_around(norm)) printf("written beyond a block\n"), wrong++;
     printf(wrong ? "%d wrong\n" : "as documented\n", wrong);
     return wrong != 0;

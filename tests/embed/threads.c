@@ -155,6 +155,29 @@ int main(void)
     }
     check("no step was cancelled, or none finished", stopped > 0 && finished > 0);
 
+    /* decoding that is cancelled and taken up where it stands, and decoding with other threads: the same bits in the end */
+    small_memory decoding = { .weights = weights, .packed = packed, .cache = block(SMALL_CACHE_BYTES), .scratch_bytes = SMALL_SCRATCH_BYTES + MOST_THREADS * SMALL_THREAD_BYTES };
+    decoding.scratch = block(decoding.scratch_bytes);
+    float want_row[SMALL_VOCAB], row[SMALL_VOCAB];
+    const int32_t more = 5;
+    check("decoding", !small_start(&decoding) && !small_prefill(&decoding, NULL, 0, tokens, 20, want_row) && !small_step(&decoding, NULL, &more, want_row) && small_position(&decoding, 0) == 21);
+    const int three = 3;
+    const hd_threads others = { (void *)&three, three, own_run };
+    check("decoding by other threads", !small_start(&decoding) && !small_prefill(&decoding, &others, 0, tokens, 20, row) && !small_step(&decoding, small_pool_threads(pool), &more, row) && !memcmp(row, want_row, sizeof row));
+    decoding.cancel = &s.cancel;
+    int cancelled = 0;
+    for (int at = 0; at < 40; at++) {
+        s = (setter){ 0, at, 0 };
+        int code = small_start(&decoding);
+        for (int64_t now; !code && (now = small_position(&decoding, 0)) < 21;) {
+            code = now < 20 ? small_prefill(&decoding, &setting, 0, tokens + now, 20 - now, row) : small_step(&decoding, &setting, &more, row);
+            if (code == HD_CANCELLED) cancelled++, code = HD_OK, s = (setter){ 0, -1, 0 };
+        }
+        check("decoding that was cancelled differs", !code && !memcmp(row, want_row, sizeof row));
+    }
+    check("no decoding was cancelled", cancelled > 5);
+    free(decoding.scratch), free(decoding.cache);
+
     /* by another thread, at any moment */
     if (pthread_create(&caller[0], NULL, set_stop, NULL)) return 3;
     int code = HD_OK, calls = 0;
