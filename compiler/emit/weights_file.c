@@ -47,8 +47,8 @@ void hd_emit_packed_prototype(hd_text *out, const hd_model *m)
     hd_text_add(out, " * A file in use is replaced by renaming another over it, never by writing into it. %s_check_packed looks at its first page only and\n"
                      " * returns HD_OK or HD_ERROR_FILE, _FILE_MODEL, _FILE_TARGET (then %s_pack makes the panels) or _FILE_BYTES. */\n", name, name);
     hd_text_add(out, "#define %s_FILE_WEIGHTS ((size_t)%d)\n#define %s_FILE_PACKED ((size_t)%llu)\n#define %s_FILE_BYTES ((size_t)%llu)\n"
-                     "int %s_check_packed(const void *file, size_t bytes);\n\n", upper, HD_PACKED_HEADER_BYTES, upper, (unsigned long long)packed_at(m), upper,
-                (unsigned long long)(packed_at(m) + (uint64_t)m->packing.bytes), name);
+                     "%s_API int %s_check_packed(const void *file, size_t bytes);\n\n", upper, HD_PACKED_HEADER_BYTES, upper, (unsigned long long)packed_at(m), upper,
+                (unsigned long long)(packed_at(m) + (uint64_t)m->packing.bytes), upper, name);
 }
 
 void hd_emit_packed_check(hd_text *out, const hd_model *m)
