@@ -27,7 +27,7 @@ COMPILER = base/base \
   graph/graph graph/shape graph/ops graph/gradient graph/interpret graph/print graph/train_step graph/chunk_loss graph/experts graph/positions \
   pattern/pattern pattern/cover pattern/regions pattern/rows pattern/cache \
   spec/sandbox spec/builders spec/pattern_lua spec/pattern_data spec/checkpoint \
-  passes/decode passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/lower_decode passes/lower_positions passes/lower_experts passes/plan passes/recompute passes/keep passes/traffic \
+  passes/decode passes/simplify passes/fuse passes/lower passes/lower_ops passes/lower_rows passes/lower_decode passes/lower_experts passes/plan passes/recompute passes/keep passes/traffic \
   emit/map emit/kernels emit/product emit/attention emit/attention_rows emit/attention_edges emit/attention_stencil emit/attention_cached emit/calls emit/inspect emit/names emit/header emit/weights_file emit/decode emit/model emit/info \
   tune/records tune/space tune/space_attention tune/measure tune/tune \
   tokenizer/tokens tokenizer/read_json tokenizer/read_files tokenizer/unicode tokenizer/write \

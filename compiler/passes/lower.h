@@ -81,15 +81,15 @@ void hd_lower_expert_matmul(hd_lowering *, hd_node *);
 void hd_lower_copy(hd_lowering *, const hd_view *from, const hd_view *to, const char *label, hd_where where);   /* lower_ops.c */
 void hd_lower_map_step(hd_lowering *, const hd_epilogue *, int64_t rows, int64_t cols, const char *label, hd_where where);
 
-/* lower_positions.c */
+/* lower_decode.c */
 void hd_lower_position_ids(hd_lowering *, hd_node *);
 void hd_lower_last_row(hd_lowering *, hd_node *);
 void hd_lower_first_row(hd_lowering *, hd_node *);
 void hd_lower_shift_cached(hd_lowering *, hd_node *);
+void hd_lower_cache_keys(hd_lowering *, hd_node *);
+void hd_lower_attention_cached(hd_lowering *, hd_node *);
 /* A q-like tensor of an attention as [batch][positions][heads][head_dim]: its strides, copying it if its rows are not contiguous. */
 hd_attention_strides hd_lower_heads(hd_lowering *, const hd_node *attention, hd_node *n, hd_view *view, int64_t heads);
-void hd_lower_cache_keys(hd_lowering *, hd_node *);                      /* lower_decode.c */
-void hd_lower_attention_cached(hd_lowering *, hd_node *);
 
 /* lower_rows.c */
 void hd_lower_norm(hd_lowering *l, const hd_fused *fused);
