@@ -376,7 +376,7 @@ static void patterns_are_printed_once_with_all_who_use_them(void **state)
     assert_says("mix.lua:11: warning: 61 of 64 queries keep no key (3 edges): their output is zero\n");
     must("%s info " HERE "/plain.lua --dump patterns", heddle());
     assert_says("no attention, so no patterns\n");
-    refused("passes: graph, simplify, recompute, patterns, plan", "%s info " HERE "/mix.lua --dump=pattern", heddle());
+    refused("passes: graph, decode, simplify, recompute, patterns, plan", "%s info " HERE "/mix.lua --dump=pattern", heddle());
 }
 
 /* 300 patterns: no list of them has an end. */
