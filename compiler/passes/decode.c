@@ -436,8 +436,9 @@ void hd_add_decoding(hd_graph *g)
         hd_text_add(&layout, "%lld %lld %s\n", (long long)c->offset, (long long)c->bytes, hd_pattern_text(g->node[i]->attr.attention.pattern[0]));
     }
     made->stream_bytes = offset;
-    for (int i = 0; i < made->caches; i++) made->cache[i]->stream_bytes = offset;
-    for (int i = 0; i < nodes; i++) if (d.kept[i]) d.kept[i]->stream_bytes = offset;
+    const int64_t stream_bytes = made->streams > 1 ? offset : 0;         /* a constant of kernels: with one stream, none that more layers change */
+    for (int i = 0; i < made->caches; i++) made->cache[i]->stream_bytes = stream_bytes;
+    for (int i = 0; i < nodes; i++) if (d.kept[i]) d.kept[i]->stream_bytes = stream_bytes;
     made->cache_bytes = made->header_bytes + made->streams * made->stream_bytes;
     made->dense_bytes = made->streams * dense;
     for (int i = 0; i < nodes; i++) if (needed[i]) hd_text_add(&layout, "%s %s\n", hd_ops[g->node[i]->op].name, hd_shape_text(&g->node[i]->shape));
