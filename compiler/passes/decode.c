@@ -32,7 +32,6 @@ typedef struct derivation {
     struct hd_cache **cache;   /* by node id, of attentions; shared by both entries */
     hd_kept_rows **kept;       /* by node id, of shifts */
     int64_t streams, rows, batch, length;
-    bool last_only;
     hd_node *ids, *first;      /* the inputs: tokens [streams, rows], positions of row 0 [streams] */
     hd_node **made, **made_last;           /* by node id of the forward graph */
     int keys, key_capacity; hd_node **key; /* cache_keys nodes: one for all caches that have the same */
@@ -363,19 +362,20 @@ static const hd_entry *derive_entry(derivation *d, const char *name, const hd_en
     const hd_where where = logits->where;
     const hd_shape tokens = { 2, { streams, rows } }, first = { 1, { streams } };
     const int nodes = g->nodes;
-    d->streams = streams, d->rows = rows, d->last_only = rows > 1;
+    const bool last_only = rows > 1;
+    d->streams = streams, d->rows = rows;
     d->ids = hd_graph_add(g, HD_OP_input, where, HD_I32, &tokens, 0, NULL, NULL), d->ids->name = "tokens";
     d->first = hd_graph_add(g, HD_OP_input, where, HD_I32, &first, 0, NULL, NULL), d->first->name = "first";
     d->made = HD_NEW_ARRAY(hd_node *, nodes), d->made_last = HD_NEW_ARRAY(hd_node *, nodes);
     d->keys = d->key_capacity = 0, d->key = NULL;
-    hd_node *made = derive(d, logits, d->last_only);
+    hd_node *made = derive(d, logits, last_only);
     if (!made) return NULL;
     hd_entry *e = hd_graph_entry(g, name);
     e->inputs = 2, e->input = HD_NEW_ARRAY(hd_node *, 2);
     e->input[0] = d->ids, e->input[1] = d->first;
     e->outputs = 1, e->output = HD_NEW_ARRAY(hd_named, 1);
     e->output[0] = (hd_named){ "logits", made };
-    e->decodes = true, e->causal = d->last_only;
+    e->decodes = true, e->causal = last_only;
     return e;
 }
 
